@@ -1,0 +1,46 @@
+"""What several test modules share: the data folder beside the checkout, and how Hypothesis runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# One slow example on a busy machine is no failure; on CI a run must also be the same run every time.
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        pytest.skip(f"{path.name} folder not found at {path}; set CSAKD_GEO_SHARED to the shared folder")
+    return path
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """Root of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of data and golden vectors outside the checkout; the test is skipped where it is missing."""
+    return _folder(Path(os.environ.get("CSAKD_GEO_SHARED") or ROOT.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared_data(shared: Path) -> Path:
+    """Real images, one folder per data set; a test that needs one that is missing skips itself."""
+    return _folder(shared / "data")
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path) -> Path:
+    """Expected outputs of the published networks and metrics."""
+    return _folder(shared / "golden")
