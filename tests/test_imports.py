@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+import csakd_geo
+
 PACKAGE = "csakd_geo"
 SOURCE = Path(__file__).resolve().parents[1] / PACKAGE
 
@@ -184,6 +186,17 @@ def test_the_order_rule_bites(tmp_path: Path, name: str, text: str, breaks: int)
     assert len(order_breaks(source)) == breaks, order_breaks(source)
 
 
+def test_contributing_gives_the_same_order(repo: Path) -> None:
+    guide = " ".join((repo / "CONTRIBUTING.md").read_text("utf-8").split())
+    assert f" {' < '.join(ORDER[1:-1])} " in guide
+
+
+def test_package_offers_fuse_and_no_other_name() -> None:
+    assert {"fuse", "__version__"} <= set(dir(csakd_geo))
+    with pytest.raises(AttributeError, match="'csakd_geo' has no attribute 'fuze'"):
+        _ = csakd_geo.fuze
+
+
 def test_no_loose_ends() -> None:
     assert loose_ends(SOURCE) == []
 
@@ -273,6 +286,8 @@ def test_the_declaration_rule_bites(tmp_path: Path) -> None:
 # with a frame of ours below it is work that one of our modules does at import.
 AUDIT = """
 import importlib, sys
+import pydantic
+pydantic.create_model("First")  # looks through all installed packages for plugins, once
 source, events = sys.argv[1], []
 watched = {"open", "os.listdir", "os.scandir", "os.mkdir", "os.system", "socket.connect", "subprocess.Popen"}
 
