@@ -1,0 +1,259 @@
+"""MAP fusion in the HSI's own subspace: subspace-map and coupled-map.
+
+The fused cube is ``mean + D E z``: D the bands' noise, E the K leading directions of the
+noise-whitened HSI. z minimises
+
+    |y - S z|^2 + |G z - m|^2 + (z - z0)' P^-1 (z - z0)
+
+with y the HSI's coordinates, S the PSF and decimation, G the MSI's response in the subspace
+over its own misfit, z0 a prior estimate and P the covariance of its errors, measured one
+level down on the pair itself. With A = G'G + P^-1 diagonal in a rotated basis each component
+is a scalar image, and by the matrix inversion lemma the only system to solve lives on the LR
+grid, where S S' is a small separable kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import toeplitz
+from scipy.optimize import nnls
+
+from csakd_geo.degrade import PSF, adjoint, apply_srf, degrade
+from csakd_geo.methods.base import Fitted, Method
+from csakd_geo.methods.cnmf import CNMF
+from csakd_geo.methods.injection import GSA
+from csakd_geo.pair import Pair, degrade_pair
+from csakd_geo.response import Response
+
+FloatArray = NDArray[np.floating]
+
+COMPONENTS = 10
+_HALO = 6  # LR pixels after which the inverse on the LR grid has decayed
+_FINER = 0.2  # variance of the prior's errors at full resolution over that one level down
+_TRUST = 0.7  # part of the MSI's misfit at LR that is noise at HR (benchmarks/methods.py)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subspace:
+    """The HSI's own coordinates.
+
+    Parameters
+    ----------
+    mean : ndarray (band,)
+    basis : ndarray (band, K)
+        ``D E``: from coordinates to HSI units.
+    inverse : ndarray (K, band)
+        ``E' D^-1``.
+    deviation : ndarray (K,)
+        Standard deviation of the HSI's coordinates.
+    """
+
+    mean: FloatArray
+    basis: FloatArray
+    inverse: FloatArray
+    deviation: FloatArray
+
+    def project(self, cube: FloatArray) -> FloatArray:
+        """``(band, y, x)`` to coordinates ``(K, y, x)``."""
+        shift = self.inverse @ self.mean
+        return apply_srf(cube, self.inverse) - shift[:, None, None].astype(cube.dtype)
+
+    def expand(self, z: FloatArray) -> FloatArray:
+        """Coordinates ``(K, y, x)`` to ``(band, y, x)``."""
+        out = apply_srf(z, self.basis)
+        out += self.mean[:, None, None].astype(out.dtype)
+        return out
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """For :class:`Fitted`."""
+        return {
+            "mean": self.mean.astype(np.float32),
+            "basis": self.basis.astype(np.float32),
+            "inverse": self.inverse.astype(np.float32),
+            "deviation": self.deviation.astype(np.float32),
+        }
+
+    @classmethod
+    def of(cls, fitted: Fitted) -> Subspace:
+        """From :class:`Fitted`."""
+        a = fitted.arrays
+        return cls(a["mean"], a["basis"], a["inverse"], a["deviation"])
+
+
+def find_subspace(spectra: FloatArray, noise: FloatArray, components: int = COMPONENTS) -> Subspace:
+    """Leading directions of the noise-whitened spectra.
+
+    Parameters
+    ----------
+    spectra : ndarray (band, n)
+    noise : ndarray (band,)
+    components : int
+    """
+    mean = spectra.mean(1)
+    white = (spectra - mean[:, None]) / noise[:, None]
+    values, vectors = np.linalg.eigh(white @ white.T / max(spectra.shape[1], 1))
+    kept = min(components, len(values))
+    basis = vectors[:, ::-1][:, :kept]
+    # a sign convention: two runs on one machine or on two give one basis
+    basis = basis * np.sign(basis[np.abs(basis).argmax(0), np.arange(kept)])
+    deviation = np.sqrt(np.maximum(values[::-1][:kept], 1e-12))
+    return Subspace(mean, noise[:, None] * basis, basis.T / noise[None], deviation)
+
+
+class _MAP:
+    """What subspace-map and coupled-map share; they differ in where the prior comes from."""
+
+    name: str
+    title: str
+    source: str
+    priors: tuple[Method, ...]
+
+    def fit(self, pair: Pair, response: Response, *, seed: int = 0) -> Fitted:
+        """Subspace, priors and the covariance of the prior's errors, found one level down."""
+        psf = response.psf
+        subspace = find_subspace(pair.hsi_spectra(), response.noise)
+        fits = [prior.fit(pair, response, seed=seed) for prior in self.priors]
+        blend, covariance = self._prior_errors(pair, response, subspace, fits)
+        misfit = _TRUST * response.misfit
+        sense = response.operator @ subspace.basis / misfit[:, None]
+        level = (response.operator @ subspace.mean + response.offset) / misfit
+        precision = np.linalg.inv(covariance)
+        values, rotation = np.linalg.eigh(sense.T @ sense + precision)
+        fitted = Fitted(
+            self.name,
+            psf,
+            max(f.halo for f in fits) + psf.halo + _HALO,
+            {
+                **subspace.arrays(),
+                "sense": sense.astype(np.float32),
+                "level": level.astype(np.float32),
+                "misfit": misfit.astype(np.float32),
+                "values": values.astype(np.float32),
+                "rotation": rotation.astype(np.float32),
+                "blend": blend.astype(np.float32),
+            },
+            {f.method: f.facts for f in fits},
+        )
+        for f in fits:
+            fitted.arrays.update(fitted.nested(f.method, f))
+        return fitted
+
+    def _prior_errors(
+        self, pair: Pair, response: Response, subspace: Subspace, fits: list[Fitted]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Blend weights (prior, K) and error covariance (K, K) of the blended prior.
+
+        Measured one level down, where the HSI is the truth, and scaled to full resolution.
+        """
+        kept = len(subspace.deviation)
+        lower, truths = degrade_pair(pair, response.psf)
+        truth_columns, prior_columns = [], []
+        for block, truth in zip(lower.blocks, truths, strict=True):
+            valid = np.repeat(np.repeat(block.valid, pair.ratio, 0), pair.ratio, 1)
+            truth_columns.append(subspace.project(truth)[:, valid])
+            prior_columns.append(
+                np.stack(
+                    [
+                        subspace.project(prior.apply(f, block.hsi, block.msi))[:, valid]
+                        for prior, f in zip(self.priors, fits, strict=True)
+                    ]
+                )
+            )
+        z = np.concatenate(truth_columns, 1).astype(np.float64)
+        z0 = np.concatenate(prior_columns, 2).astype(np.float64)
+        blend = np.stack([_blend(z[k], z0[:, k]) for k in range(kept)], axis=1)
+        error = z - np.einsum("pk,pkn->kn", blend, z0)
+        # the truth is the HSI itself, whose noise is 1 in these coordinates and no error of the prior
+        covariance = error @ error.T / max(error.shape[1], 1)
+        values, vectors = np.linalg.eigh(covariance)
+        values = np.maximum(values - 0.8, 0.05 * values + 1e-6)
+        return blend, _FINER * (vectors * values) @ vectors.T
+
+    def apply(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray) -> FloatArray:
+        """Solve a window."""
+        return Subspace.of(fitted).expand(self.coordinates(fitted, hsi, msi))
+
+    def coordinates(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray) -> FloatArray:
+        """The solution in the subspace, ``(K, y, x)``."""
+        a, psf, subspace = fitted.arrays, fitted.psf, Subspace.of(fitted)
+        z = np.zeros((len(a["deviation"]), *msi.shape[1:]), np.float32)
+        for prior, weight in zip(self.priors, a["blend"], strict=True):
+            estimate = prior.apply(fitted.inner(prior.name), hsi, msi)
+            z += weight[:, None, None] * subspace.project(estimate)
+        left_hsi = subspace.project(hsi) - degrade(z, psf)
+        left_msi = msi / a["misfit"][:, None, None] - a["level"][:, None, None] - apply_srf(z, a["sense"])
+        right = apply_srf(left_msi, a["sense"].T) + adjoint(left_hsi, psf)
+        right = apply_srf(right, a["rotation"].T)
+        z += apply_srf(_solve(right, a["values"], psf), a["rotation"])
+        return z
+
+
+def _blend(truth: FloatArray, estimates: FloatArray) -> FloatArray:
+    """Non-negative weights summing to 1 that bring estimates (prior, n) closest to truth (n,)."""
+    error = estimates - truth
+    gram = error @ error.T
+    size = np.trace(gram) / len(gram) + 1e-30
+    gram = gram / size + 0.1 * np.eye(len(gram))
+    heavy = 1e3
+    rows = np.concatenate([np.linalg.cholesky(gram).T, np.full((1, len(gram)), heavy)])
+    weights, _ = nnls(rows, np.append(np.zeros(len(gram)), heavy))
+    return np.asarray(weights / weights.sum())
+
+
+def _solve(right: FloatArray, values: FloatArray, psf: PSF) -> FloatArray:
+    """``(values + S'S)^-1 right``, exact for a window that is zero outside.
+
+    Parameters
+    ----------
+    right : ndarray (K, ry, rx)
+    values : ndarray (K,)
+    """
+    seen = degrade_zero(right, psf)
+    ky, kx = psf.taps()
+    eig_y, vec_y = np.linalg.eigh(_gram(ky, psf.ratio, seen.shape[1]))
+    eig_x, vec_x = np.linalg.eigh(_gram(kx, psf.ratio, seen.shape[2]))
+    spectrum = values[:, None, None] + eig_y[None, :, None] * eig_x[None, None, :]
+    inner = vec_y @ ((vec_y.T @ seen @ vec_x) / spectrum) @ vec_x.T
+    return np.asarray((right - adjoint(inner.astype(np.float32), psf)) / values[:, None, None])
+
+
+def degrade_zero(cube: FloatArray, psf: PSF) -> FloatArray:
+    """:func:`csakd_geo.degrade.degrade` with zeros outside: the transpose of its adjoint."""
+    m = psf.halo * psf.ratio
+    padded = np.pad(cube, ((0, 0), (m, m), (m, m)))
+    inner = degrade(padded, psf)
+    h = psf.halo
+    return inner[:, h : inner.shape[1] - h, h : inner.shape[2] - h]
+
+
+def _gram(taps: FloatArray, ratio: int, size: int) -> FloatArray:
+    """``S S'`` along one axis: autocorrelation of the taps at LR steps, (size, size)."""
+    full = np.correlate(taps, taps, mode="full")[len(taps) - 1 :: ratio]
+    column = np.zeros(size)
+    column[: min(size, len(full))] = full[:size]
+    return np.asarray(toeplitz(column))
+
+
+class SubspaceMAP(_MAP):
+    """MAP with GSA as the prior."""
+
+    name = "subspace-map"
+    title = "MAP estimate in the HSI's subspace, prior from GSA"
+    source = "Wei et al. 2015, IEEE TGRS 53(7) (Bayesian fusion in a subspace); prior weight from the pair"
+
+    def __init__(self) -> None:
+        self.priors = (GSA(),)
+
+
+class CoupledMAP(_MAP):
+    """MAP whose prior blends CNMF and GSA as they prove one level down."""
+
+    name = "coupled-map"
+    title = "MAP estimate in the HSI's subspace, prior blended from CNMF and GSA"
+    source = "This package (DESIGN 11); Wei et al. 2015 and Yokoya et al. 2012 for the parts"
+
+    def __init__(self) -> None:
+        self.priors = (CNMF(), GSA())

@@ -1,0 +1,282 @@
+"""How the two sensors relate, found from the pair itself: PSF, shift, SRF, gains, noise.
+
+One pixel of PSF phase costs more than the choice of method, and nominal responses can be far
+from the truth, so these are estimated blind, with nominal tables as the prior.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize, nnls
+
+from csakd_geo.degrade import PSF
+from csakd_geo.errors import SpectralError
+from csakd_geo.pair import Pair
+
+FloatArray = NDArray[np.floating]
+
+_LEADING = 3  # HSI components that the PSF search explains
+_FWHM_RANGE = (0.3, 2.5)  # in LR pixels
+_MAX_PIXELS = 40_000  # LR pixels used by the searches
+_MIN_GAIN = 0.02  # relative fall of the residual that makes a shift believable
+_MIN_EXPLAINED = 0.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Response:
+    """What links MSI and HSI: ``degrade(msi, psf) = gain * (srf @ hsi) + offset``.
+
+    Parameters
+    ----------
+    psf : PSF
+        With the displacement that remains after the grid was laid.
+    srf : ndarray (msi_band, hsi_band)
+        Non-negative rows summing to 1.
+    gain, offset : ndarray (msi_band,)
+        From HSI units to MSI units.
+    misfit : ndarray (msi_band,)
+        Standard deviation of what this relation leaves, MSI units, at LR.
+    noise : ndarray (hsi_band,)
+        Standard deviation of the HSI's noise, HSI units.
+    explained : float
+        Share of the variance of the HSI's leading components that the MSI explains at LR.
+    confident : bool
+        Whether the PSF's displacement is believable.
+    """
+
+    psf: PSF
+    srf: FloatArray
+    gain: FloatArray
+    offset: FloatArray
+    misfit: FloatArray
+    noise: FloatArray
+    explained: float
+    confident: bool
+
+    @property
+    def operator(self) -> FloatArray:
+        """``gain * srf``, (msi_band, hsi_band)."""
+        return np.asarray(self.gain[:, None] * self.srf)
+
+
+def estimate_response(pair: Pair, *, psf: PSF | None = None, phase: bool = True) -> Response:
+    """Estimate everything that links the two images of a pair.
+
+    Parameters
+    ----------
+    pair : Pair
+    psf : PSF, optional
+        Taken as it is; by default it is searched for.
+    phase : bool
+        Whether the search may displace the PSF from the block's centre.
+
+    Returns
+    -------
+    Response
+
+    Raises
+    ------
+    SpectralError
+        If the pair has too few valid pixels to relate its bands.
+    """
+    if pair.pixels < 16:
+        raise SpectralError(
+            f"Only {pair.pixels} HSI pixels are valid in both images; at least 16 are needed to relate them."
+        )
+    if psf is None:
+        psf, explained, confident = estimate_psf(pair, phase=phase)
+    else:
+        explained, confident = 1 - _Residual(pair)(psf), False
+    margin = psf.halo
+    hsi, msi = pair.hsi_spectra(margin), pair.msi_spectra(psf, margin)
+    operator, offset, misfit = _estimate_srf(hsi, msi)
+    gain = operator.sum(1)
+    if (gain <= 0).any():
+        dark = [int(i) + 1 for i in np.flatnonzero(gain <= 0)]
+        gain = np.where(gain > 0, gain, 1.0)
+        if len(dark) == len(gain):
+            raise SpectralError(
+                "No MSI band is related to the HSI (all responses came out zero); "
+                "check that both files show the same place."
+            )
+    return Response(
+        psf=psf,
+        srf=operator / gain[:, None],
+        gain=gain,
+        offset=offset,
+        misfit=misfit,
+        noise=estimate_noise(hsi),
+        explained=explained,
+        confident=confident,
+    )
+
+
+class _Residual:
+    """Share of the HSI's leading components that the degraded MSI does not explain, by PSF."""
+
+    def __init__(self, pair: Pair, reach: int = 2) -> None:
+        self.pair, self.reach = _thin(pair), reach
+        spectra = self.pair.hsi_spectra(reach)
+        spectra = spectra - spectra.mean(1, keepdims=True)
+        values, vectors = np.linalg.eigh(spectra @ spectra.T)
+        scores = vectors[:, -_LEADING:].T @ spectra
+        # square-root weighting keeps the first component from deciding alone
+        self.scores = scores / np.maximum(values[-_LEADING:], 1e-30)[:, None] ** 0.25
+        self.total = float(np.square(self.scores).sum())
+
+    def __call__(self, psf: PSF) -> float:
+        if self.total <= 0:
+            return 1.0
+        msi = self.pair.msi_spectra(psf, self.reach)
+        design = msi - msi.mean(1, keepdims=True)
+        design = design / np.maximum(np.sqrt(np.square(design).sum(1, keepdims=True)), 1e-30)
+        gram = design @ design.T + 1e-9 * np.eye(len(design))
+        projection = self.scores @ design.T
+        fitted = float(np.sum(projection * np.linalg.solve(gram, projection.T).T))
+        return max(0.0, 1.0 - fitted / self.total)
+
+
+def _thin(pair: Pair) -> Pair:
+    """Fewer blocks of a large sample: the searches need no more than ``_MAX_PIXELS``."""
+    kept, count = [], 0
+    for block in pair.blocks:
+        if kept and count + block.valid.size > _MAX_PIXELS:
+            break
+        kept.append(block)
+        count += block.valid.size
+    return Pair(tuple(kept), pair.ratio, pair.hsi_axis, pair.msi_axis)
+
+
+def estimate_psf(pair: Pair, *, phase: bool = True, reach: int = 1) -> tuple[PSF, float, bool]:
+    """Find PSF width and displacement together.
+
+    The residual of regressing the HSI's leading components on the degraded MSI is minimised
+    over (FWHM, dy, dx): a coarse grid of displacements, then Nelder-Mead.
+
+    Parameters
+    ----------
+    pair : Pair
+    phase : bool
+        False keeps the PSF centred and finds its width only.
+    reach : int
+        Largest displacement on the coarse grid, in LR pixels.
+
+    Returns
+    -------
+    psf : PSF
+    explained : float
+        Share of the leading components' variance explained at the minimum, 0 to 1.
+    confident : bool
+        Whether displacing the PSF lowers the residual by more than chance would.
+    """
+    r = pair.ratio
+    residual = _Residual(pair, reach=min(reach + 1, 4))
+    start = (0.0, 0.0)
+    if phase:
+        step, span = r / 2, 2 * reach
+        grid = [(i * step, j * step) for i in range(-span, span + 1) for j in range(-span, span + 1)]
+        # of equals the one closest to where the files say
+        start = min(
+            grid,
+            key=lambda d: (
+                round(residual(PSF(r, float(r), *d)), 6),
+                math.hypot(*d),
+            ),
+        )
+    low, high = (r * f for f in _FWHM_RANGE)
+    limit = (reach + 0.5) * r
+
+    def candidate(x: FloatArray) -> PSF:
+        fwhm = float(np.clip(x[0], low, high))
+        if not phase:
+            return PSF(r, fwhm)
+        return PSF(r, fwhm, *(float(np.clip(v, -limit, limit)) for v in x[1:]))
+
+    simplex = [[r, *start], [0.7 * r, *start]] if phase else [[r], [0.7 * r]]
+    if phase:
+        simplex += [[r, start[0] + 0.3 * r, start[1]], [r, start[0], start[1] + 0.3 * r]]
+    found = minimize(
+        lambda x: residual(candidate(x)),
+        simplex[0],
+        method="Nelder-Mead",
+        options={"initial_simplex": simplex, "xatol": 0.01, "fatol": 1e-7, "maxfev": 120},
+    )
+    psf = candidate(found.x)
+    best, centred = float(found.fun), residual(PSF(r, psf.fwhm))
+    confident = phase and best < 1 - _MIN_EXPLAINED and centred > best * (1 + _MIN_GAIN)
+    return psf, 1 - best, bool(confident)
+
+
+def _estimate_srf(hsi: FloatArray, msi: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Smooth non-negative least squares with an offset.
+
+    Returns
+    -------
+    operator : ndarray (msi_band, hsi_band)
+    offset : ndarray (msi_band,)
+    misfit : ndarray (msi_band,)
+    """
+    bands, n = hsi.shape
+    mean_h, mean_m = hsi.mean(1, keepdims=True), msi.mean(1, keepdims=True)
+    h, m = hsi - mean_h, msi - mean_m
+    gram, cross = h @ h.T / n, h @ m.T / n
+    level = np.trace(gram) / bands
+    second = np.diff(np.eye(bands), n=min(2, bands - 1), axis=0)
+    rough = second.T @ second
+    # even and odd pixels in runs take turns, so noise is not fitted
+    fold = (np.arange(n) // 8) % 2 == 0
+    operator = np.zeros((len(m), bands))
+    grams = {
+        weight: np.linalg.cholesky(gram + level * (weight * rough + 1e-9 * np.eye(bands))).T
+        for weight in (1e-4, 1e-2, 1.0)
+    }
+    half = h[:, fold] @ h[:, fold].T / max(fold.sum(), 1)
+    for band in range(len(m)):
+        best, best_weight = np.inf, 1e-2
+        half_cross = h[:, fold] @ m[band, fold] / max(fold.sum(), 1)
+        for weight in grams:
+            factor = np.linalg.cholesky(half + level * (weight * rough + 1e-9 * np.eye(bands))).T
+            row, _ = nnls(factor, np.linalg.solve(factor.T, half_cross), maxiter=30 * bands)
+            error = float(np.square(m[band, ~fold] - row @ h[:, ~fold]).mean()) if (~fold).any() else 0.0
+            if error < best:
+                best, best_weight = error, weight
+        factor = grams[best_weight]
+        operator[band], _ = nnls(factor, np.linalg.solve(factor.T, cross[:, band]), maxiter=30 * bands)
+    offset = (mean_m - operator @ mean_h)[:, 0]
+    misfit = np.sqrt(np.square(m - operator @ h).mean(1))
+    return operator, offset, misfit
+
+
+def estimate_noise(spectra: FloatArray, *, neighbours: int = 2) -> FloatArray:
+    """Noise of each HSI band: what its spectral neighbours leave unexplained.
+
+    Each band is regressed on ``neighbours`` bands to either side (Roger and Arnold 1996).
+
+    Parameters
+    ----------
+    spectra : ndarray (band, n)
+
+    Returns
+    -------
+    ndarray (band,)
+    """
+    bands, n = spectra.shape
+    centred = spectra - spectra.mean(1, keepdims=True)
+    covariance = centred @ centred.T
+    noise = np.empty(bands)
+    for band in range(bands):
+        near = [k for k in range(max(0, band - neighbours), min(bands, band + neighbours + 1)) if k != band]
+        if not near:
+            noise[band] = 0.0
+            continue
+        gram = covariance[np.ix_(near, near)]
+        gram = gram + 1e-9 * np.trace(gram) / len(near) * np.eye(len(near)) + 1e-30 * np.eye(len(near))
+        cross = covariance[near, band]
+        left = covariance[band, band] - cross @ np.linalg.solve(gram, cross)
+        noise[band] = math.sqrt(max(left, 0.0) / max(n - len(near) - 1, 1))
+    floor = 1e-4 * float(np.sqrt(np.square(centred).mean())) + 1e-12
+    return np.maximum(noise, floor)
