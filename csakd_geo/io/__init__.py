@@ -1,0 +1,82 @@
+"""Reading and writing images.
+
+Everything that is read is a `csakd_geo.io.source.Source`; `open_source` makes one of a path or DataArray.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from csakd_geo.errors import InputError, SpectralError
+from csakd_geo.io.source import Source
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from csakd_geo.spectral import SpectralAxis
+
+__all__ = ["Source", "open_source"]
+
+
+def open_source(
+    image: Path | str | xr.DataArray, *, name: str | None = None, axis: SpectralAxis | None = None
+) -> Source:
+    """Open an image for reading.
+
+    Parameters
+    ----------
+    image : Path, str or xarray.DataArray
+        A local raster, an ``http(s)://`` or ``s3://`` address, any GDAL path such as ``/vsizip/...``, or a
+        DataArray ``(band, y, x)``.
+    name : str, optional
+        For messages; the file's name by default.
+    axis : SpectralAxis, optional
+        Replaces what the image says about its bands (see `csakd_geo.io.axes.read_wavelengths`).
+
+    Raises
+    ------
+    InputError
+        If it is missing, a folder, no raster, empty or not georeferenced.
+    SpectralError
+        If `axis` has another number of bands.
+    """
+    source: Source
+    if isinstance(image, (str, Path)):
+        from csakd_geo.io.raster import RasterSource
+
+        _check_path(str(image))
+        raster = RasterSource.open(image, name=name)
+        source = raster if axis is None else replace(raster, axis=_fitting(axis, raster))
+    else:
+        import xarray as xr
+
+        from csakd_geo.io.array import ArraySource
+
+        if not isinstance(image, xr.DataArray):
+            raise InputError(f"Got a {type(image).__name__}; expected a path or an xarray DataArray.")
+        array = ArraySource.open(image, name=name)
+        source = array if axis is None else replace(array, axis=_fitting(axis, array))
+    return source
+
+
+def _fitting(axis: SpectralAxis, source: Source) -> SpectralAxis:
+    if axis.size != source.axis.size:
+        raise SpectralError(
+            f"The band list given has {axis.size} bands but '{source.name}' has {source.axis.size}; "
+            "give one entry per band."
+        )
+    return axis
+
+
+def _check_path(text: str) -> None:
+    """Plain words for what GDAL would answer at length; its own path schemes are left to it."""
+    if not text:
+        raise InputError("The path of the image is empty; give the path of a raster.")
+    if text.startswith("/vsi") or "://" in text or Path(text).is_file():
+        return
+    if Path(text).is_dir():
+        raise InputError(f"'{text}' is a folder; give the raster file inside it.")
+    if ":" not in Path(text).name:  # NETCDF:file:variable and the like are GDAL's to judge
+        raise InputError(f"'{text}' does not exist; check the path.")

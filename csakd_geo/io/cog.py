@@ -1,0 +1,316 @@
+"""Writing one validated, band-interleaved Cloud Optimized GeoTIFF from blocks.
+
+Blocks go into a plain tiled GeoTIFF first, then come overviews, then a copy that puts header, overviews and
+pixels in the order a COG needs. GDAL before 3.11 has no band interleave in its COG driver, and a copy of
+a GTiff with its overviews passes validation and reads one band many times faster.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
+from rasterio.windows import Window
+from rio_cogeo.cogeo import cog_validate
+
+from csakd_geo.errors import OutputError
+from csakd_geo.io.encoding import Encoding
+from csakd_geo.spectral import SpectralAxis, band_tags
+
+#: Called with the stage ("write", "overviews", "copy", "validate") and its share done, 0 to 1.
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RasterSpec:
+    """Everything about a product file but its pixels.
+
+    Parameters
+    ----------
+    height, width : int
+    transform : affine.Affine
+    crs : rasterio.crs.CRS or None
+    axis : SpectralAxis
+    encoding : Encoding
+    units : str
+        Of the physical values; empty where unknown.
+    tags : dict of str
+        For the dataset's default domain.
+    compress : {"auto", "zstd", "deflate"}
+        "auto" is zstd where this GDAL can write it, else deflate; both at their fastest level.
+    blocksize : int
+        Tile size in pixels, a multiple of 16.
+    """
+
+    height: int
+    width: int
+    transform: Affine
+    crs: CRS | None
+    axis: SpectralAxis
+    encoding: Encoding
+    units: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    compress: Literal["auto", "zstd", "deflate"] = "auto"
+    blocksize: int = 256
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the pixels without compression or overviews."""
+        return self.axis.size * self.height * self.width * np.dtype(self.encoding.dtype).itemsize
+
+    @property
+    def overviews(self) -> list[int]:
+        """Decimations 2, 4, ... until the whole image fits into one tile."""
+        levels: list[int] = []
+        while max(self.height, self.width) > self.blocksize << len(levels):
+            levels.append(2 << len(levels))
+        return levels
+
+
+def write_cog(
+    target: Path,
+    spec: RasterSpec,
+    blocks: Iterable[tuple[int, int, NDArray[Any]]],
+    *,
+    workdir: Path,
+    progress: Progress | None = None,
+) -> None:
+    """Write encoded blocks as one COG that appears at `target` when it is whole and valid.
+
+    Parameters
+    ----------
+    target : Path
+        Replaced if it exists, untouched if anything fails.
+    spec : RasterSpec
+    blocks : iterable of (row, col, (band, y, x) array)
+        Encoded values with their upper left pixel. What no block covers is nodata.
+    workdir : Path
+        Existing folder on the target's filesystem; temporary files are made in it and removed.
+    progress : callable, optional
+        Called with the stage and its share done.
+
+    Raises
+    ------
+    OutputError
+        If the target cannot be written, space runs out, a block does not fit, or the result is invalid.
+    """
+    report = progress if progress is not None else _silent
+    _check(target, spec, workdir)
+    with _plain_errors(target):
+        folder = Path(tempfile.mkdtemp(prefix="cog-", dir=workdir))
+        try:
+            # GDAL_PAM_ENABLED: metadata must be in the file, never in an .aux.xml that stays behind.
+            with rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS", GDAL_PAM_ENABLED="NO"):
+                staged, ready = folder / "staged.tif", folder / "ready.tif"
+                _stage(staged, spec, blocks, report)
+                if spec.overviews:
+                    report("overviews", 0.0)
+                    with (
+                        rasterio.Env(GDAL_TIFF_OVR_BLOCKSIZE=str(spec.blocksize)),
+                        rasterio.open(staged, "r+") as dst,
+                    ):
+                        dst.build_overviews(spec.overviews, Resampling.average)
+                report("overviews", 1.0)
+                report("copy", 0.0)
+                rasterio.shutil.copy(staged, ready, driver="GTiff", copy_src_overviews=True, **_layout(spec))
+                staged.unlink()
+                report("copy", 1.0)
+                report("validate", 0.0)
+                _validate(ready, spec)
+                report("validate", 1.0)
+            with ready.open("r+b") as stream:
+                os.fsync(stream.fileno())
+            os.replace(ready, target)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _silent(stage: str, share: float) -> None:
+    """Progress that nobody wants."""
+
+
+def _check(target: Path, spec: RasterSpec, workdir: Path) -> None:
+    if target.is_dir():
+        raise OutputError(f"'{target}' is a folder; give the name of a file to write.")
+    for folder in (target.parent, workdir):
+        if not folder.is_dir():
+            raise OutputError(f"The folder '{folder}' does not exist; make it first.")
+    if spec.blocksize < 16 or spec.blocksize % 16:
+        raise OutputError(
+            f"The block size {spec.blocksize} is not a multiple of 16; choose for instance 256."
+        )
+    needed = spec.nbytes * 4 // 3  # overviews add a third; the compressed copy comes on top
+    free = shutil.disk_usage(workdir).free
+    if free < needed:
+        raise OutputError(
+            f"'{target}' needs {needed / 1e9:.2f} GB of working space in '{workdir}' but {free / 1e9:.2f} GB "
+            "are free; free some or choose another folder."
+        )
+
+
+def _stage(
+    path: Path, spec: RasterSpec, blocks: Iterable[tuple[int, int, NDArray[Any]]], report: Progress
+) -> None:
+    profile = {
+        "driver": "GTiff",
+        "count": spec.axis.size,
+        "height": spec.height,
+        "width": spec.width,
+        "dtype": spec.encoding.dtype,
+        "crs": spec.crs,
+        "transform": spec.transform,
+        "nodata": spec.encoding.nodata,
+        "photometric": "MINISBLACK",
+        **_layout(spec),
+        "compress": "NONE",
+        "predictor": 1,
+    }
+    written, total = 0, spec.height * spec.width
+    with rasterio.open(path, "w", **profile) as dst:
+        _describe(dst, spec)
+        report("write", 0.0)
+        for row, col, values in blocks:
+            bands, height, width = values.shape
+            fits = min(row, col) >= 0 and row + height <= spec.height and col + width <= spec.width
+            if bands != spec.axis.size or not fits or values.dtype != np.dtype(spec.encoding.dtype):
+                raise OutputError(
+                    f"A block of {bands} x {height} x {width} {values.dtype} values at row {row}, column {col} "
+                    f"does not fit a product of {spec.axis.size} x {spec.height} x {spec.width} "
+                    f"{spec.encoding.dtype} values."
+                )
+            dst.write(values, window=Window(col, row, width, height))
+            written += height * width
+            report("write", min(1.0, written / total))
+
+
+def _layout(spec: RasterSpec) -> dict[str, Any]:
+    """Creation options that the staged file and the copy share, with the copy's compression."""
+    compress = spec.compress
+    if compress == "auto":
+        compress = "zstd" if _has_zstd() else "deflate"
+    return {
+        "tiled": True,
+        "blockxsize": spec.blocksize,
+        "blockysize": spec.blocksize,
+        "interleave": "band",
+        "bigtiff": "IF_SAFER",
+        "compress": compress.upper(),
+        f"{'zstd_level' if compress == 'zstd' else 'zlevel'}": 1,
+        "predictor": 3 if spec.encoding.dtype == "float32" else 2,
+    }
+
+
+@functools.cache
+def _has_zstd() -> bool:
+    try:
+        with (
+            MemoryFile() as memory,
+            memory.open(
+                driver="GTiff",
+                width=1,
+                height=1,
+                count=1,
+                dtype="uint8",
+                transform=Affine(1, 0, 1, 0, -1, 1),
+                compress="ZSTD",
+            ),
+        ):
+            return True
+    except RasterioError:
+        return False
+
+
+def _describe(dst: Any, spec: RasterSpec) -> None:
+    count, encoding = spec.axis.size, spec.encoding
+    dst.update_tags(**spec.tags)
+    dst.colorinterp = [ColorInterp.gray] + [ColorInterp.undefined] * (count - 1)
+    dst.scales = encoding.scale * count if len(encoding.scale) == 1 else encoding.scale
+    dst.offsets = encoding.offset * count if len(encoding.offset) == 1 else encoding.offset
+    if spec.units:
+        dst.units = (spec.units,) * count
+    for i in range(count):
+        imagery, default, description = band_tags(spec.axis, i)
+        if imagery:
+            dst.update_tags(i + 1, ns="IMAGERY", **imagery)
+        dst.update_tags(i + 1, **default)
+        dst.set_band_description(i + 1, description)
+
+
+def _validate(path: Path, spec: RasterSpec) -> None:
+    """Raise OutputError unless the file is a COG with every tile and every band's metadata in it."""
+    valid, errors, _ = cog_validate(path, quiet=True)
+    faults = [] if valid else list(errors)
+    size = path.stat().st_size
+    with rasterio.open(path) as src:
+        if (src.count, src.height, src.width) != (spec.axis.size, spec.height, spec.width):
+            faults.append(f"it has {src.count} x {src.height} x {src.width} values")
+        if src.overviews(1) != spec.overviews:
+            faults.append(f"it has the overviews {src.overviews(1)}, not {spec.overviews}")
+        for i in range(src.count):
+            imagery, default, description = band_tags(spec.axis, i)
+            tags = src.tags(i + 1)
+            if src.tags(i + 1, ns="IMAGERY") != imagery or any(tags.get(k) != v for k, v in default.items()):
+                faults.append(f"band {i + 1} lost its metadata")
+            if not _tiles_inside(src, i + 1, spec.blocksize, size):
+                faults.append(f"band {i + 1} ({description}) lacks pixels")
+    if faults:
+        raise OutputError(f"The file written is not valid ({'; '.join(faults[:3])}); the disk may be full.")
+
+
+def _tiles_inside(src: Any, band: int, side: int, size: int) -> bool:
+    """Whether every tile of a band is recorded and ends before the file does."""
+    for y in range(-(-src.height // side)):
+        for x in range(-(-src.width // side)):
+            start = src.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band)
+            length = src.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=band)
+            if start is None or length is None or int(start) + int(length) > size:
+                return False
+    return True
+
+
+@contextmanager
+def _plain_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except (RasterioError, OSError) as error:
+        text = str(error.__cause__ or error).strip().rstrip(".")
+        if _is_full(error):
+            raise OutputError(f"The disk is full: '{target}' was not written; free some space.") from error
+        if isinstance(error, PermissionError) or "Permission denied" in text or "Read-only" in text:
+            raise OutputError(
+                f"'{target}' cannot be written (permission denied); close programs that have it open or choose "
+                "another folder."
+            ) from error
+        raise OutputError(f"'{target}' was not written ({text}).") from error
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that caused it, says that space ran out; GDAL says it in words only."""
+    words = ("no space left", "disk full", "not enough space", "enospc", "disk quota", "free disk space")
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (
+            errno.ENOSPC,
+            getattr(errno, "EDQUOT", errno.ENOSPC),
+        ):
+            return True
+        if any(word in str(error).lower() for word in words):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
