@@ -100,6 +100,8 @@ def test_bundles_round_trip(tmp_path: Path, student: bool, fuser: int) -> None:
     assert model.network.state_dict().keys() == network.state_dict().keys()
     assert all(p.requires_grad and p.is_leaf for p in model.network.parameters())
     assert os.listdir(tmp_path) == ["m.safetensors"]
+    (tmp_path / "other").write_text("")
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode  # readable by whom other files are
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import pickle
-import tempfile
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,15 +133,13 @@ def save_model(path: str | os.PathLike[str], network: DualTwoStream, card: Model
     state = {key: tensor.detach().cpu().float().contiguous() for key, tensor in network.state_dict().items()}
     card = card.model_copy(update={"sha256": weights_sha256(state)})
     data = save(state, metadata={_CARD_KEY: card.to_json()})
-    part: str | None = None
+    part = path.with_name(f".{path.stem}-{secrets.token_hex(4)}.part")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}-", delete=False) as file:
-            part = file.name
-            file.write(data)
+        part.write_bytes(data)
         os.replace(part, path)
     except OSError as error:
-        if part is not None:
-            Path(part).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder may be the very thing that is missing
+            part.unlink(missing_ok=True)
         raise OutputError(f"Model {path} cannot be written: {error.strerror or error}.") from error
     return card
 
