@@ -12,8 +12,7 @@ import functools
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +31,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from csakd_geo.errors import OutputError
 from csakd_geo.io.encoding import Encoding
+from csakd_geo.io.failure import plain_errors
 from csakd_geo.spectral import SpectralAxis, band_tags
 
 #: Called with the stage ("write", "overviews", "copy", "validate") and its share done, 0 to 1.
@@ -113,7 +113,7 @@ def write_cog(
     """
     report = progress if progress is not None else _silent
     _check(target, spec, workdir)
-    with _plain_errors(target):
+    with plain_errors(target):
         folder = Path(tempfile.mkdtemp(prefix="cog-", dir=workdir))
         try:
             # GDAL_PAM_ENABLED: metadata must be in the file, never in an .aux.xml that stays behind.
@@ -127,12 +127,14 @@ def write_cog(
                         rasterio.open(staged, "r+") as dst,
                     ):
                         dst.build_overviews(spec.overviews, Resampling.average)
+                _check_whole(staged, spec)
                 report("overviews", 1.0)
                 report("copy", 0.0)
                 rasterio.shutil.copy(staged, ready, driver="GTiff", copy_src_overviews=True, **_layout(spec))
                 staged.unlink()
                 report("copy", 1.0)
                 report("validate", 0.0)
+                _check_whole(ready, spec)
                 _validate(ready, spec)
                 report("validate", 1.0)
             with ready.open("r+b") as stream:
@@ -253,64 +255,37 @@ def _describe(dst: Any, spec: RasterSpec) -> None:
         dst.set_band_description(i + 1, description)
 
 
+def _check_whole(path: Path, spec: RasterSpec) -> None:
+    """Raise OSError unless every tile of every band and overview is recorded and ends within the file.
+
+    GDAL may report a full disk on the error stream only, and close and copy the file all the same.
+    """
+    size = path.stat().st_size
+    with rasterio.open(path) as src:
+        for overview, factor in enumerate([1, *spec.overviews]):
+            rows, cols = (-(-side // (factor * spec.blocksize)) for side in (spec.height, spec.width))
+            level = {"ovr": overview - 1} if overview else {}
+            for band in range(1, spec.axis.size + 1):
+                for y, x in np.ndindex(rows, cols):
+                    start = src.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band, **level)
+                    length = src.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=band, **level)
+                    if start is None or length is None or int(start) + int(length) > size:
+                        raise OSError(errno.ENOSPC, f"a tile of band {band} is missing")
+
+
 def _validate(path: Path, spec: RasterSpec) -> None:
-    """Raise OutputError unless the file is a COG with every tile and every band's metadata in it."""
+    """Raise OutputError unless the file is a COG of the right size with the metadata of every band."""
     valid, errors, _ = cog_validate(path, quiet=True)
     faults = [] if valid else list(errors)
-    size = path.stat().st_size
     with rasterio.open(path) as src:
         if (src.count, src.height, src.width) != (spec.axis.size, spec.height, spec.width):
             faults.append(f"it has {src.count} x {src.height} x {src.width} values")
         if src.overviews(1) != spec.overviews:
             faults.append(f"it has the overviews {src.overviews(1)}, not {spec.overviews}")
         for i in range(src.count):
-            imagery, default, description = band_tags(spec.axis, i)
+            imagery, default, _ = band_tags(spec.axis, i)
             tags = src.tags(i + 1)
             if src.tags(i + 1, ns="IMAGERY") != imagery or any(tags.get(k) != v for k, v in default.items()):
                 faults.append(f"band {i + 1} lost its metadata")
-            if not _tiles_inside(src, i + 1, spec.blocksize, size):
-                faults.append(f"band {i + 1} ({description}) lacks pixels")
     if faults:
-        raise OutputError(f"The file written is not valid ({'; '.join(faults[:3])}); the disk may be full.")
-
-
-def _tiles_inside(src: Any, band: int, side: int, size: int) -> bool:
-    """Whether every tile of a band is recorded and ends before the file does."""
-    for y in range(-(-src.height // side)):
-        for x in range(-(-src.width // side)):
-            start = src.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band)
-            length = src.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=band)
-            if start is None or length is None or int(start) + int(length) > size:
-                return False
-    return True
-
-
-@contextmanager
-def _plain_errors(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except (RasterioError, OSError) as error:
-        text = str(error.__cause__ or error).strip().rstrip(".")
-        if _is_full(error):
-            raise OutputError(f"The disk is full: '{target}' was not written; free some space.") from error
-        if isinstance(error, PermissionError) or "Permission denied" in text or "Read-only" in text:
-            raise OutputError(
-                f"'{target}' cannot be written (permission denied); close programs that have it open or choose "
-                "another folder."
-            ) from error
-        raise OutputError(f"'{target}' was not written ({text}).") from error
-
-
-def _is_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that caused it, says that space ran out; GDAL says it in words only."""
-    words = ("no space left", "disk full", "not enough space", "enospc", "disk quota", "free disk space")
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (
-            errno.ENOSPC,
-            getattr(errno, "EDQUOT", errno.ENOSPC),
-        ):
-            return True
-        if any(word in str(error).lower() for word in words):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+        raise OutputError(f"The file written is no valid COG ({'; '.join(faults[:3])}); please report this.")

@@ -15,6 +15,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # rasterio.errors has no name for what GDAL itself raises
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -102,7 +103,7 @@ class RasterSource:
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 with rasterio.open(text) as src:
                     return cls._from_dataset(src, text, title)
-        except (RasterioError, OSError) as error:
+        except (RasterioError, CPLE_BaseError, OSError) as error:
             raise InputError(
                 f"'{title}' cannot be opened as a raster ({_cause(error)}); expected a GeoTIFF, COG, ENVI or "
                 "other file that GDAL reads."
@@ -169,7 +170,7 @@ class RasterSource:
             src = _handles.get(self.path, self.stamp)
             stored = src.read(indexes, window=window)
             outside = src.read_masks(indexes[0], window=window) == 0 if self.masked else None
-        except (RasterioError, OSError) as error:
+        except (RasterioError, CPLE_BaseError, OSError) as error:
             raise InputError(
                 f"Reading {height} x {width} pixels at row {row}, column {col} of '{self.name}' failed "
                 f"({_cause(error)}); the file may be damaged or incomplete."
