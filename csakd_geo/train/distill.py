@@ -1,0 +1,268 @@
+"""Online co-training of a teacher and a student on residual subspace examples.
+
+Per step the teacher learns from the truth, then the student from the truth and the teacher
+(arXiv 2406.19666). Every loss is divided by that of the base estimate, so that 1 means "no
+better than the base" and an easy scene counts as much as a hard one. The weights kept are
+those that did best on the held-out examples; the start is one of the candidates.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from csakd_geo.errors import ModelError
+from csakd_geo.models.network import DualTwoStream
+from csakd_geo.train.examples import Example, expand
+from csakd_geo.train.losses import LossWeights, distilled, supervised
+
+FloatArray = NDArray[np.floating]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to train.
+
+    Parameters
+    ----------
+    minutes : float
+        Wall time at most.
+    steps : int or None
+        Steps at most; the schedule ends where either limit does.
+    rate : float
+        Learning rate of AdamW at the start; falls to zero along a cosine.
+    batch : int
+        Crops per step, all from one example.
+    crop : int
+        LR pixels per side of a crop.
+    check_every : float
+        Seconds between looks at the held-out examples.
+    seed : int
+    weights : LossWeights
+    """
+
+    minutes: float = 3.0
+    steps: int | None = None
+    rate: float = 3e-4
+    batch: int = 4
+    crop: int = 16
+    check_every: float = 20.0
+    seed: int = 0
+    weights: LossWeights = field(default_factory=LossWeights)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What training came to.
+
+    Parameters
+    ----------
+    start, best : float
+        Held-out error over the base's: half RMSE, half SAM; below 1 is better than the base.
+    steps : int
+    seconds : float
+    history : tuple of (float, float)
+        Seconds and held-out error at each look.
+    """
+
+    start: float
+    best: float
+    steps: int
+    seconds: float
+    history: tuple[tuple[float, float], ...]
+
+
+def distil(
+    student: DualTwoStream,
+    teacher: DualTwoStream | None,
+    learn: Sequence[Example],
+    held: Sequence[Example],
+    settings: Settings,
+    *,
+    progress: Callable[[float, float], None] | None = None,
+) -> Outcome:
+    """Train a student in place, with or without a teacher.
+
+    Parameters
+    ----------
+    student, teacher : DualTwoStream
+        Residual networks on K coefficients; the teacher trains along and is thrown away or kept
+        by the caller.
+    learn, held : sequence of Example
+    settings : Settings
+    progress : callable, optional
+        Gets the share done (0 to 1) and the best held-out error so far.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    ModelError
+        If there is nothing to learn from or to hold out, or a loss is not a number.
+    """
+    if not learn or not held:
+        raise ModelError("Training needs examples to learn from and held-out examples; one of them is empty.")
+    torch.manual_seed(settings.seed)
+    rng = np.random.default_rng(settings.seed)
+    adapter = _adapter(student, teacher)
+    parts: list[nn.Module] = [student, *([adapter] if adapter is not None else [])]
+    optimizer = _optimizer(parts, settings)
+    teacher_optimizer = None if teacher is None else _optimizer([teacher], settings)
+    begun = last_look = time.monotonic()
+    start = best = held_out_error(student, held)
+    best_state = copy.deepcopy(student.state_dict())
+    history = [(0.0, start)]
+    step = 0
+    while True:
+        now = time.monotonic()
+        share = (now - begun) / (60 * settings.minutes)
+        if settings.steps is not None:
+            share = max(share, step / settings.steps)
+        finished = share >= 1
+        if finished or now - last_look >= settings.check_every:
+            last_look = now
+            error = held_out_error(student, held)
+            history.append((now - begun, error))
+            if error < best:
+                best, best_state = error, copy.deepcopy(student.state_dict())
+            if progress is not None:
+                progress(min(share, 1.0), best)
+        if finished:
+            break
+        for group in (optimizer, teacher_optimizer):
+            if group is not None:
+                _set_rate(group, settings.rate * 0.5 * (1 + float(np.cos(np.pi * share))))
+        batch = _draw(learn[int(rng.integers(len(learn)))], settings, rng)
+        _step(student, teacher, adapter, optimizer, teacher_optimizer, batch, settings.weights)
+        step += 1
+    student.load_state_dict(best_state)
+    student.eval()
+    return Outcome(start, best, step, time.monotonic() - begun, tuple(history))
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    hsi: Tensor
+    msi: Tensor
+    base: Tensor
+    truth: Tensor
+    basis: Tensor
+    mean: Tensor
+
+    def spectra(self, output: Tensor) -> Tensor:
+        return torch.einsum("bk,nkyx->nbyx", self.basis, output) + self.mean[None, :, None, None]
+
+
+def _draw(example: Example, settings: Settings, rng: np.random.Generator) -> _Batch:
+    """Random crops of one example, turned and flipped, with random signs of the coefficients."""
+    height, width = example.usable.shape
+    side = min(settings.crop, height, width)
+    signs = rng.choice(np.array([-1.0, 1.0], np.float32), len(example.hsi))
+    r = example.ratio
+    corners = [(y, x) for y in range(height - side + 1) for x in range(width - side + 1)]
+    usable = [c for c in corners if example.usable[c[0] : c[0] + side, c[1] : c[1] + side].mean() > 0.9]
+    corners = usable or corners
+    crops: list[list[FloatArray]] = [[], [], [], []]
+    for _ in range(settings.batch):
+        y, x = corners[int(rng.integers(len(corners)))]
+        turns, flip = int(rng.integers(4)), rng.random() < 0.5
+        fine = np.s_[:, y * r : (y + side) * r, x * r : (x + side) * r]
+        coarse = np.s_[:, y : y + side, x : x + side]
+        for k, window in enumerate(
+            (example.hsi[coarse], example.msi[fine], example.base[fine], example.truth[fine])
+        ):
+            turned = np.rot90(window, turns, axes=(1, 2))
+            turned = turned[:, :, ::-1] if flip else turned
+            crops[k].append(turned if k == 3 else turned * signs[:, None, None])
+    tensors = [torch.from_numpy(np.ascontiguousarray(np.stack(c), dtype=np.float32)) for c in crops]
+    return _Batch(*tensors, torch.from_numpy(example.basis * signs), torch.from_numpy(example.mean))
+
+
+def _step(
+    student: DualTwoStream,
+    teacher: DualTwoStream | None,
+    adapter: nn.Module | None,
+    optimizer: torch.optim.Optimizer,
+    teacher_optimizer: torch.optim.Optimizer | None,
+    batch: _Batch,
+    weights: LossWeights,
+) -> None:
+    base_loss = supervised(batch.spectra(batch.base), batch.truth, weights).detach() + 1e-12
+    guide: tuple[Tensor, Tensor] | None = None
+    if teacher is not None and teacher_optimizer is not None:
+        teacher.train()
+        output, features = teacher(batch.hsi, batch.msi, batch.base)
+        spectra = batch.spectra(output)
+        _descend(supervised(spectra, batch.truth, weights) / base_loss, teacher, teacher_optimizer)
+        guide = spectra.detach(), features.detach()
+    student.train()
+    output, features = student(batch.hsi, batch.msi, batch.base)
+    spectra = batch.spectra(output)
+    loss = supervised(spectra, batch.truth, weights) / base_loss
+    if guide is not None:
+        shown = features if adapter is None else adapter(features)
+        response_only = LossWeights(response=weights.response, feature=0)
+        feature_only = LossWeights(response=0, feature=weights.feature)
+        loss = loss + distilled(spectra, shown, *guide, response_only) / base_loss
+        loss = loss + distilled(spectra, shown, *guide, feature_only)
+    _descend(loss, student, optimizer)
+
+
+def _descend(loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    if not torch.isfinite(loss):
+        raise ModelError(
+            "The training loss is not a number; lower the learning rate or check the data for NaN."
+        )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.step()
+
+
+def held_out_error(network: DualTwoStream, examples: Sequence[Example]) -> float:
+    """Error over the base's on the usable pixels: half RMSE, half SAM, mean over examples."""
+    network.eval()
+    ratios = []
+    for example in examples:
+        with torch.inference_mode():
+            inputs = (torch.from_numpy(x[None]) for x in (example.hsi, example.msi, example.base))
+            output = network(*inputs)[0][0].numpy()
+        mask = np.repeat(np.repeat(example.usable, example.ratio, 0), example.ratio, 1)
+        truth = example.truth[:, mask]
+        rmse, sam = _errors(expand(example, output)[:, mask], truth)
+        base_rmse, base_sam = _errors(expand(example, example.base)[:, mask], truth)
+        ratios.append(0.5 * (rmse / base_rmse + sam / base_sam))
+    return float(np.mean(ratios))
+
+
+def _errors(fused: FloatArray, truth: FloatArray) -> tuple[float, float]:
+    norm = np.linalg.norm(fused, axis=0) * np.linalg.norm(truth, axis=0) + 1e-12
+    angle = np.arccos(np.clip((fused * truth).sum(0) / norm, -1, 1))
+    return float(np.sqrt(np.square(fused - truth).mean())) + 1e-12, float(angle.mean()) + 1e-12
+
+
+def _adapter(student: DualTwoStream, teacher: DualTwoStream | None) -> nn.Module | None:
+    """1x1 convolution from the student's features to the teacher's where they differ in number."""
+    if teacher is None or student.config.features == teacher.config.features:
+        return None
+    return nn.Conv2d(student.config.features, teacher.config.features, 1)
+
+
+def _optimizer(parts: Sequence[nn.Module], settings: Settings) -> torch.optim.Optimizer:
+    parameters: list[Any] = [p for part in parts for p in part.parameters()]
+    return torch.optim.AdamW(parameters, lr=settings.rate, weight_decay=0.0)
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
