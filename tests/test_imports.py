@@ -38,8 +38,11 @@ ORDER = (
     "methods",
     "train",
     "engine",
+    "choose",
     "job",
+    "simulate",
     "sample",
+    "evaluate",
     "quicklook",
     "report",
     "stac",
@@ -235,7 +238,9 @@ LIGHT = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in LIGHT if (SOURCE / f"{name}.py").exists()])
+@pytest.mark.parametrize(
+    "name", [name for name in LIGHT if (SOURCE / f"{name}.py").exists() or (SOURCE / name).is_dir()]
+)
 def test_import_is_light(name: str) -> None:
     module = PACKAGE if name == "__init__" else f"{PACKAGE}.{name}"
     loaded = run_python(f"import sys, {module}; print(*{{m.split('.')[0] for m in sys.modules}})").split()
