@@ -98,9 +98,13 @@ def degrade(cube: FloatArray, psf: PSF) -> FloatArray:
         )
     ky, kx = psf.taps()
     padded = np.pad(cube, ((0, 0), (m, m), (m, m)), mode="edge") if m else cube
-    rows = sum(float(w) * padded[:, k : k + height : r] for k, w in enumerate(ky))
-    out = sum(float(w) * rows[:, :, k : k + width : r] for k, w in enumerate(kx))  # type: ignore[index]
-    return np.asarray(out, dtype=cube.dtype)
+    rows = np.zeros((len(cube), height // r, padded.shape[2]), cube.dtype)
+    for k, w in enumerate(ky):
+        rows += float(w) * padded[:, k : k + height : r]
+    out = np.zeros((len(cube), height // r, width // r), cube.dtype)
+    for k, w in enumerate(kx):
+        out += float(w) * rows[:, :, k : k + width : r]
+    return out
 
 
 def adjoint(cube: FloatArray, psf: PSF) -> FloatArray:

@@ -30,15 +30,24 @@ class Georeferenced(Protocol):
     """What laying a grid needs of an image."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """For messages."""
+
     @property
-    def crs(self) -> CRS | None: ...
+    def crs(self) -> CRS | None:
+        """Coordinate reference system, or None."""
+
     @property
-    def transform(self) -> Affine: ...
+    def transform(self) -> Affine:
+        """From (column, row) of pixel corners to coordinates."""
+
     @property
-    def height(self) -> int: ...
+    def height(self) -> int:
+        """Number of rows."""
+
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """Number of columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +199,8 @@ def lay_grid(
 class PixelMapping(Protocol):
     """From column and row of one image to column and row of another, at pixel corners."""
 
-    def __call__(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]: ...
+    def __call__(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Map columns and rows."""
 
 
 def pixel_mapping(

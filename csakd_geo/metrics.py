@@ -50,7 +50,6 @@ class _Totals:
         self.spectra = 0
         self.sum_t, self.sum_f, self.sum_tt, self.sum_ff, self.sum_tf, self.sum_ee = np.zeros((6, bands))
         self.peak = np.full(bands, -np.inf)
-        self.low = np.full(bands, np.inf)
 
     def add(self, fused: FloatArray, truth: FloatArray) -> None:
         """Add pixels, both (band, n) float64 without NaN."""
@@ -64,7 +63,6 @@ class _Totals:
         self.sum_tf += (truth * fused).sum(1)
         self.sum_ee += np.square(truth - fused).sum(1)
         self.peak = np.maximum(self.peak, truth.max(1))
-        self.low = np.minimum(self.low, truth.min(1))
         norm = np.linalg.norm(truth, axis=0) * np.linalg.norm(fused, axis=0)
         seen = norm > 0
         cosine = (truth * fused).sum(0)[seen] / norm[seen]
@@ -90,7 +88,7 @@ def score_blocks(
     Raises
     ------
     InputError
-        If no pixel is valid in both.
+        If no pixel is valid in both, or the truth is zero everywhere.
     """
     totals: _Totals | None = None
     uiqi: list[float] = []
@@ -99,7 +97,7 @@ def score_blocks(
         if totals is None:
             totals = _Totals(truth.shape[0])
         fused, truth = fused.astype(np.float64), truth.astype(np.float64)
-        valid = np.isfinite(truth).all(0) & np.isfinite(fused).all(0)
+        valid = np.asarray(np.isfinite(truth).all(0) & np.isfinite(fused).all(0))
         totals.add(fused[:, valid], truth[:, valid])
         uiqi.extend(_uiqi_blocks(fused, truth, valid))
         ssim.extend(_ssim_windows(fused, truth, valid, data_range))
@@ -108,21 +106,25 @@ def score_blocks(
     n = totals.pixels
     mse = totals.sum_ee / n
     used = totals.sum_tt > 0
-    with np.errstate(divide="ignore"):
+    if not used.any():
+        raise InputError("The truth is zero everywhere, so there is nothing to score against.")
+    with np.errstate(divide="ignore"):  # a perfect band has infinite PSNR
         psnr = 10 * np.log10(np.square(totals.peak[used]) / mse[used])
-    # the square of the band's mean, as in Wald 2000
-    mean_square = np.square(totals.sum_t[used] / n)
-    variance = (totals.sum_tt - totals.sum_t**2 / n) * (totals.sum_ff - totals.sum_f**2 / n)
-    varied = variance > 0
-    covariance = totals.sum_tf - totals.sum_t * totals.sum_f / n
+        # the square of the band's mean, as in Wald 2000
+        relative = mse[used] / np.square(totals.sum_t[used] / n)
+    left = totals.sum_tt - totals.sum_t**2 / n, totals.sum_ff - totals.sum_f**2 / n
+    # what rounding leaves of a constant band is no variance
+    varied = (left[0] > 1e-12 * totals.sum_tt) & (left[1] > 1e-12 * totals.sum_ff)
+    covariance = (totals.sum_tf - totals.sum_t * totals.sum_f / n)[varied]
+    correlation = covariance / np.sqrt(left[0][varied] * left[1][varied])
     return Scores(
         psnr=float(psnr.mean()),
         sam=totals.angles / max(totals.spectra, 1),
-        ergas=float(100 / ratio * np.sqrt(np.mean(mse[used] / mean_square))),
+        ergas=float(100 / ratio * np.sqrt(relative.mean())),
         rmse=float(np.sqrt(mse.mean())),
         uiqi=float(np.mean(uiqi)) if uiqi else float("nan"),
         ssim=float(np.mean(ssim)) if ssim else float("nan"),
-        cc=float(np.mean(covariance[varied] / np.sqrt(variance[varied]))) if varied.any() else float("nan"),
+        cc=float(correlation.mean()) if varied.any() else float("nan"),
         pixels=n,
     )
 
@@ -165,11 +167,13 @@ def _uiqi_blocks(fused: FloatArray, truth: FloatArray, valid: BoolArray) -> Iter
             t = truth[:, *window].reshape(truth.shape[0], -1)
             f = fused[:, *window].reshape(truth.shape[0], -1)
             mt, mf = t.mean(1), f.mean(1)
-            vt, vf = t.var(1), f.var(1)
-            cov = (t * f).mean(1) - mt * mf
-            below = (vt + vf) * (mt**2 + mf**2)
-            q = np.where(below > 0, 4 * cov * mt * mf / np.where(below > 0, below, 1), 1.0)
-            yield float(q.mean())
+            cov = ((t - mt[:, None]) * (f - mf[:, None])).mean(1)
+            spread, size = t.var(1) + f.var(1), mt**2 + mf**2
+            # of two constant blocks only the means can differ
+            varied = spread > 1e-24 * size
+            contrast = np.where(varied, 2 * cov / np.where(varied, spread, 1), 1.0)
+            luminance = np.where(size > 0, 2 * mt * mf / np.where(size > 0, size, 1), 1.0)
+            yield float((contrast * luminance).mean())
 
 
 def _ssim_windows(

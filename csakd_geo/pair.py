@@ -68,13 +68,18 @@ class Pair:
         return int(sum(block.valid.sum() for block in self.blocks))
 
     def interior(self, margin: int) -> list[BoolArray]:
-        """Valid LR pixels at least ``margin`` away from a block's edge (all of a tiny block)."""
+        """Valid LR pixels at least ``margin`` away from a block's edge (all of a tiny block).
+
+        Where next to none of the valid pixels lie that far inside, all of them.
+        """
         masks = []
         for block in self.blocks:
             inner = np.zeros_like(block.valid)
             m = margin if min(inner.shape) > 4 * margin else 0
             inner[m : inner.shape[0] - m, m : inner.shape[1] - m] = True
             masks.append(inner & block.valid)
+        if sum(int(mask.sum()) for mask in masks) < min(16, self.pixels):
+            return [block.valid for block in self.blocks]
         return masks
 
     def hsi_spectra(self, margin: int = 0) -> FloatArray:
@@ -103,18 +108,25 @@ def degrade_pair(pair: Pair, psf: PSF) -> tuple[Pair, tuple[FloatArray, ...]]:
         Degraded HSI and degraded MSI.
     truth : tuple of ndarray (hsi_band, y, x)
         The HSI of each block, on the degraded MSI's grid.
+
+    Raises
+    ------
+    GridError
+        If a block has fewer HSI pixels than the ratio along an axis.
     """
     r = pair.ratio
     blocks, truth = [], []
     for block in pair.blocks:
         height, width = (n // r * r for n in block.valid.shape)
         if height == 0 or width == 0:
+            size = " x ".join(map(str, block.valid.shape))
             raise GridError(
-                f"The HSI is {block.valid.shape} pixels (y, x), too small to be degraded by ratio {r}."
+                f"An HSI of {size} pixels is too small to be degraded by ratio {r}; "
+                f"at least {r} x {r} are needed."
             )
         hsi = block.hsi[:, :height, :width]
         msi = block.msi[:, : height * r, : width * r]
-        valid = block.valid[:height, :width].reshape(height // r, r, width // r, r).all((1, 3))
-        blocks.append(Block(degrade(hsi, psf), degrade(msi, psf), valid))
+        cells = block.valid[:height, :width].reshape(height // r, r, width // r, r)
+        blocks.append(Block(degrade(hsi, psf), degrade(msi, psf), np.asarray(cells.all((1, 3)))))
         truth.append(hsi)
     return Pair(tuple(blocks), r, pair.hsi_axis, pair.msi_axis), tuple(truth)

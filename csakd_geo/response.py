@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, nnls
 
-from csakd_geo.degrade import PSF
+from csakd_geo.degrade import PSF, degrade
 from csakd_geo.errors import SpectralError
-from csakd_geo.pair import Pair
+from csakd_geo.pair import Block, Pair
 
 FloatArray = NDArray[np.floating]
 
 _LEADING = 3  # HSI components that the PSF search explains
 _FWHM_RANGE = (0.3, 2.5)  # in LR pixels
 _MAX_PIXELS = 40_000  # LR pixels used by the searches
+_COARSE_PIXELS = 5_000  # of these on the coarse grid
 _MIN_GAIN = 0.02  # relative fall of the residual that makes a shift believable
 _MIN_EXPLAINED = 0.5
 
@@ -63,7 +64,14 @@ class Response:
         return np.asarray(self.gain[:, None] * self.srf)
 
 
-def estimate_response(pair: Pair, *, psf: PSF | None = None, phase: bool = True) -> Response:
+def estimate_response(
+    pair: Pair,
+    *,
+    psf: PSF | None = None,
+    phase: bool = True,
+    centre: tuple[float, float] = (0.0, 0.0),
+    reach: int = 1,
+) -> Response:
     """Estimate everything that links the two images of a pair.
 
     Parameters
@@ -71,8 +79,8 @@ def estimate_response(pair: Pair, *, psf: PSF | None = None, phase: bool = True)
     pair : Pair
     psf : PSF, optional
         Taken as it is; by default it is searched for.
-    phase : bool
-        Whether the search may displace the PSF from the block's centre.
+    phase, centre, reach
+        Of the search; see :func:`estimate_psf`.
 
     Returns
     -------
@@ -81,14 +89,20 @@ def estimate_response(pair: Pair, *, psf: PSF | None = None, phase: bool = True)
     Raises
     ------
     SpectralError
-        If the pair has too few valid pixels to relate its bands.
+        If the pair has too few valid pixels to relate its bands, nothing varies in the HSI, or no
+        MSI band has to do with it.
     """
     if pair.pixels < 16:
         raise SpectralError(
             f"Only {pair.pixels} HSI pixels are valid in both images; at least 16 are needed to relate them."
         )
+    if _is_flat(pair.hsi_spectra()):
+        raise SpectralError(
+            "The HSI has one value per band on all valid pixels, so its bands cannot be related to the MSI's; "
+            "check its nodata value and that it shows the same place."
+        )
     if psf is None:
-        psf, explained, confident = estimate_psf(pair, phase=phase)
+        psf, explained, confident = estimate_psf(pair, phase=phase, centre=centre, reach=reach)
     else:
         explained, confident = 1 - _Residual(pair)(psf), False
     margin = psf.halo
@@ -126,23 +140,64 @@ class _Residual:
         scores = vectors[:, -_LEADING:].T @ spectra
         # square-root weighting keeps the first component from deciding alone
         self.scores = scores / np.maximum(values[-_LEADING:], 1e-30)[:, None] ** 0.25
-        self.total = float(np.square(self.scores).sum())
 
     def __call__(self, psf: PSF) -> float:
-        if self.total <= 0:
+        return self._left(self.pair.msi_spectra(psf, self.reach), self.scores)
+
+    def coarse_best(self, centre: tuple[float, float], reach: int) -> tuple[float, float]:
+        """Best displacement on a grid of half LR pixels around ``centre``.
+
+        Whole LR pixels are shifts of one degraded image, so four degradations serve the grid. Of
+        equals the one closest to the centre is taken.
+        """
+        r, m = self.pair.ratio, self.reach
+        masks = self.pair.interior(m)
+        every = max(1, sum(int(mask.sum()) for mask in masks) // _COARSE_PIXELS)
+        scores = self.scores[:, ::every]
+        found = []
+        for half_y in (0.0, 0.5):
+            for half_x in (0.0, 0.5):
+                psf = PSF(r, float(r), centre[0] + half_y * r, centre[1] + half_x * r)
+                images = [
+                    np.pad(degrade(b.msi, psf), ((0, 0), (m, m), (m, m)), mode="edge")
+                    for b in self.pair.blocks
+                ]
+                for i in range(-reach, reach + 1):
+                    for j in range(-reach, reach + 1):
+                        columns = [
+                            image[:, m + i : m + i + mask.shape[0], m + j : m + j + mask.shape[1]][:, mask]
+                            for image, mask in zip(images, masks, strict=True)
+                        ]
+                        msi = np.concatenate(columns, axis=1)[:, ::every].astype(np.float64)
+                        offset = ((half_y + i) * r, (half_x + j) * r)
+                        found.append((round(self._left(msi, scores), 6), math.hypot(*offset), offset))
+        offset = min(found)[2]
+        return centre[0] + offset[0], centre[1] + offset[1]
+
+    @staticmethod
+    def _left(msi: FloatArray, scores: FloatArray) -> float:
+        """Share of the scores' variance that an affine function of the MSI leaves."""
+        target = scores - scores.mean(1, keepdims=True)
+        total = float(np.square(target).sum())
+        if total <= 1e-24 * float(np.square(scores).sum()) or total <= 0:
             return 1.0
-        msi = self.pair.msi_spectra(psf, self.reach)
         design = msi - msi.mean(1, keepdims=True)
         design = design / np.maximum(np.sqrt(np.square(design).sum(1, keepdims=True)), 1e-30)
         gram = design @ design.T + 1e-9 * np.eye(len(design))
-        projection = self.scores @ design.T
+        projection = target @ design.T
         fitted = float(np.sum(projection * np.linalg.solve(gram, projection.T).T))
-        return max(0.0, 1.0 - fitted / self.total)
+        return max(0.0, 1.0 - fitted / total)
+
+
+def _is_flat(spectra: FloatArray) -> bool:
+    """Whether no band varies by more than rounding."""
+    return bool((np.ptp(spectra, axis=1) <= 1e-9 * np.abs(spectra).max(1)).all())
 
 
 def _thin(pair: Pair) -> Pair:
     """Fewer blocks of a large sample: the searches need no more than ``_MAX_PIXELS``."""
-    kept, count = [], 0
+    kept: list[Block] = []
+    count = 0
     for block in pair.blocks:
         if kept and count + block.valid.size > _MAX_PIXELS:
             break
@@ -151,7 +206,9 @@ def _thin(pair: Pair) -> Pair:
     return Pair(tuple(kept), pair.ratio, pair.hsi_axis, pair.msi_axis)
 
 
-def estimate_psf(pair: Pair, *, phase: bool = True, reach: int = 1) -> tuple[PSF, float, bool]:
+def estimate_psf(
+    pair: Pair, *, phase: bool = True, centre: tuple[float, float] = (0.0, 0.0), reach: int = 1
+) -> tuple[PSF, float, bool]:
     """Find PSF width and displacement together.
 
     The residual of regressing the HSI's leading components on the degraded MSI is minimised
@@ -161,9 +218,11 @@ def estimate_psf(pair: Pair, *, phase: bool = True, reach: int = 1) -> tuple[PSF
     ----------
     pair : Pair
     phase : bool
-        False keeps the PSF centred and finds its width only.
+        False keeps the PSF where ``centre`` says and finds its width only.
+    centre : (float, float)
+        Displacement (dy, dx) in HR pixels that the files' positions ask for.
     reach : int
-        Largest displacement on the coarse grid, in LR pixels.
+        Largest displacement from there on the coarse grid, in LR pixels.
 
     Returns
     -------
@@ -174,27 +233,17 @@ def estimate_psf(pair: Pair, *, phase: bool = True, reach: int = 1) -> tuple[PSF
         Whether displacing the PSF lowers the residual by more than chance would.
     """
     r = pair.ratio
-    residual = _Residual(pair, reach=min(reach + 1, 4))
-    start = (0.0, 0.0)
-    if phase:
-        step, span = r / 2, 2 * reach
-        grid = [(i * step, j * step) for i in range(-span, span + 1) for j in range(-span, span + 1)]
-        # of equals the one closest to where the files say
-        start = min(
-            grid,
-            key=lambda d: (
-                round(residual(PSF(r, float(r), *d)), 6),
-                math.hypot(*d),
-            ),
-        )
+    residual = _Residual(pair, reach=reach + 1)
+    start = residual.coarse_best(centre, reach) if phase else centre
     low, high = (r * f for f in _FWHM_RANGE)
     limit = (reach + 0.5) * r
 
     def candidate(x: FloatArray) -> PSF:
         fwhm = float(np.clip(x[0], low, high))
         if not phase:
-            return PSF(r, fwhm)
-        return PSF(r, fwhm, *(float(np.clip(v, -limit, limit)) for v in x[1:]))
+            return PSF(r, fwhm, *centre)
+        dy, dx = (float(np.clip(v, c - limit, c + limit)) for v, c in zip(x[1:], centre, strict=True))
+        return PSF(r, fwhm, dy, dx)
 
     simplex = [[r, *start], [0.7 * r, *start]] if phase else [[r], [0.7 * r]]
     if phase:
@@ -206,7 +255,7 @@ def estimate_psf(pair: Pair, *, phase: bool = True, reach: int = 1) -> tuple[PSF
         options={"initial_simplex": simplex, "xatol": 0.01, "fatol": 1e-7, "maxfev": 120},
     )
     psf = candidate(found.x)
-    best, centred = float(found.fun), residual(PSF(r, psf.fwhm))
+    best, centred = float(found.fun), residual(PSF(r, psf.fwhm, *centre))
     confident = phase and best < 1 - _MIN_EXPLAINED and centred > best * (1 + _MIN_GAIN)
     return psf, 1 - best, bool(confident)
 

@@ -105,8 +105,8 @@ class TilePlan:
 
     @property
     def ramp(self) -> int:
-        """Half-width of a blend ramp in LR cells; 0 for ``crop``."""
-        return 0 if self.blend == "crop" else max(1, min(self.halo // 2, self.tile // 2))
+        """Half-width of a blend ramp in LR cells; 0 for ``crop``. Two ramps never meet inside a tile."""
+        return 0 if self.blend == "crop" else min(max(1, self.halo // 2), self.tile // 2)
 
     @property
     def frame(self) -> Window:

@@ -12,10 +12,8 @@ from csakd_geo.methods.subspace import CoupledMAP, SubspaceMAP
 
 __all__ = ["METHODS", "Fitted", "Method", "get_method", "method_table"]
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (Bicubic(), Regression(), GSA(), MTFGLP(), CNMF(), SubspaceMAP(), CoupledMAP())
-}
+_ALL: tuple[Method, ...] = (Bicubic(), Regression(), GSA(), MTFGLP(), CNMF(), SubspaceMAP(), CoupledMAP())
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 """Methods that need nothing but the pair; ``csakd`` needs a model too."""
 
 
@@ -39,4 +37,5 @@ def get_method(name: str) -> Method:
 
 def method_table() -> list[tuple[str, str, str]]:
     """Name, title and source of every method, ``csakd`` last."""
-    return [(m.name, m.title, m.source) for m in (*METHODS.values(), CSAKD)]
+    rows = [(m.name, m.title, m.source) for m in METHODS.values()]
+    return [*rows, (CSAKD.name, CSAKD.title, CSAKD.source)]

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,7 @@ class Fitted:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 head = json.loads(bytes(file["__head__"]).decode())
                 arrays = {name: file[name] for name in file.files if name != "__head__"}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
             raise InputError(f"The saved fit is damaged ({error}); remove it and run again.") from error
         return cls(head["method"], PSF(**head["psf"]), head["halo"], arrays, head["facts"])
 

@@ -81,7 +81,9 @@ def _sample(pair: Pair) -> Pair:
         if part.valid.any():
             kept.append(part)
             room -= part.valid.size
-    return Pair(tuple(kept or pair.blocks[:1]), r, pair.hsi_axis, pair.msi_axis)
+    if not kept:  # all that is valid lies at the rim
+        kept = [block for block in pair.blocks if block.valid.any()][:1]
+    return Pair(tuple(kept), r, pair.hsi_axis, pair.msi_axis)
 
 
 def _successive_projection(spectra: FloatArray, count: int) -> list[int]:

@@ -131,7 +131,8 @@ def prepare(card: ModelCard, pair: Pair, response: Response, *, seed: int = 0) -
     Raises
     ------
     ModelError
-        If the card asks for a base or a normalisation that is not known here.
+        If the card asks for a base or a normalisation that is not known here, or for fewer
+        coefficients than the base has.
     """
     if card.form == "bands":
         return _prepare_bands(card, pair, response)
@@ -142,6 +143,11 @@ def prepare(card: ModelCard, pair: Pair, response: Response, *, seed: int = 0) -
     base = _BASES[card.base]()
     inner = base.fit(pair, response, seed=seed)
     subspace, psf = Subspace.of(inner), response.psf
+    if len(subspace.deviation) > card.network.bands:
+        raise ModelError(
+            f"Model '{card.name}' sees {card.network.bands} coefficients, but its base has "
+            f"{len(subspace.deviation)}; take a model of at least that many."
+        )
     margin = psf.halo
     targets = subspace.inverse @ (pair.hsi_spectra(margin) - subspace.mean[:, None])
     to_coordinates = regress(pair.msi_spectra(psf, margin), targets)
@@ -235,6 +241,4 @@ def _mapping(card: ModelCard, fitted: Fitted, hsi: FloatArray, anew: bool) -> tu
 
 def _pad(x: FloatArray, channels: int) -> FloatArray:
     """Zero channels for an HSI that has fewer directions than the network takes."""
-    if len(x) > channels:
-        return x[:channels]
     return np.pad(x, ((0, channels - len(x)), (0, 0), (0, 0))) if len(x) < channels else x

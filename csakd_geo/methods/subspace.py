@@ -14,7 +14,7 @@ grid, where S S' is a small separable kernel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ FloatArray = NDArray[np.floating]
 COMPONENTS = 10
 _HALO = 6  # LR pixels after which the inverse on the LR grid has decayed
 _FINER = 0.2  # variance of the prior's errors at full resolution over that one level down
+_UNKNOWN = 0.1  # error variance of a prior that cannot be tried one level down, over the HSI's own
 _TRUST = 0.7  # part of the MSI's misfit at LR that is noise at HR (benchmarks/methods.py)
 
 
@@ -146,31 +147,30 @@ class _MAP:
     ) -> tuple[FloatArray, FloatArray]:
         """Blend weights (prior, K) and error covariance (K, K) of the blended prior.
 
-        Measured one level down, where the HSI is the truth, and scaled to full resolution.
+        Measured one level down, where the HSI is the truth, and scaled to full resolution. What
+        a scene is too small to tell comes from its own variance.
         """
         kept = len(subspace.deviation)
-        lower, truths = degrade_pair(pair, response.psf)
-        truth_columns, prior_columns = [], []
+        large = tuple(b for b in pair.blocks if min(b.valid.shape) >= pair.ratio)
+        lower, truths = degrade_pair(replace(pair, blocks=large), response.psf)
+        z: FloatArray = np.zeros((kept, 0))
+        z0: FloatArray = np.zeros((len(fits), kept, 0))
         for block, truth in zip(lower.blocks, truths, strict=True):
             valid = np.repeat(np.repeat(block.valid, pair.ratio, 0), pair.ratio, 1)
-            truth_columns.append(subspace.project(truth)[:, valid])
-            prior_columns.append(
-                np.stack(
-                    [
-                        subspace.project(prior.apply(f, block.hsi, block.msi))[:, valid]
-                        for prior, f in zip(self.priors, fits, strict=True)
-                    ]
-                )
-            )
-        z = np.concatenate(truth_columns, 1).astype(np.float64)
-        z0 = np.concatenate(prior_columns, 2).astype(np.float64)
+            z = np.append(z, subspace.project(truth)[:, valid], axis=1)
+            estimates = [
+                subspace.project(prior.apply(f, block.hsi, block.msi))[:, valid]
+                for prior, f in zip(self.priors, fits, strict=True)
+            ]
+            z0 = np.append(z0, np.stack(estimates), axis=2)
         blend = np.stack([_blend(z[k], z0[:, k]) for k in range(kept)], axis=1)
         error = z - np.einsum("pk,pkn->kn", blend, z0)
+        unknown = _UNKNOWN * np.diag(np.square(subspace.deviation, dtype=np.float64))
+        covariance = (error @ error.T + kept * unknown) / (error.shape[1] + kept)
         # the truth is the HSI itself, whose noise is 1 in these coordinates and no error of the prior
-        covariance = error @ error.T / max(error.shape[1], 1)
-        values, vectors = np.linalg.eigh(covariance)
-        values = np.maximum(values - 0.8, 0.05 * values + 1e-6)
-        return blend, _FINER * (vectors * values) @ vectors.T
+        spread, vectors = np.linalg.eigh(covariance)
+        spread = np.maximum(spread - 0.8, 0.05 * spread + 1e-6)
+        return blend, _FINER * (vectors * spread) @ vectors.T
 
     def apply(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray) -> FloatArray:
         """Solve a window."""
@@ -179,7 +179,7 @@ class _MAP:
     def coordinates(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray) -> FloatArray:
         """The solution in the subspace, ``(K, y, x)``."""
         a, psf, subspace = fitted.arrays, fitted.psf, Subspace.of(fitted)
-        z = np.zeros((len(a["deviation"]), *msi.shape[1:]), np.float32)
+        z: FloatArray = np.zeros((len(a["deviation"]), *msi.shape[1:]), np.float32)
         for prior, weight in zip(self.priors, a["blend"], strict=True):
             estimate = prior.apply(fitted.inner(prior.name), hsi, msi)
             z += weight[:, None, None] * subspace.project(estimate)

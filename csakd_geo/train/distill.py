@@ -44,7 +44,8 @@ class Settings:
     crop : int
         LR pixels per side of a crop.
     check_every : float
-        Seconds between looks at the held-out examples.
+        Seconds between looks at the held-out examples; with ``steps`` it is a twentieth of them
+        instead, so that a run does not depend on the machine's speed.
     seed : int
     weights : LossWeights
     """
@@ -56,6 +57,7 @@ class Settings:
     crop: int = 16
     check_every: float = 20.0
     seed: int = 0
+    signs: bool = True
     weights: LossWeights = field(default_factory=LossWeights)
 
 
@@ -120,6 +122,11 @@ def distil(
     teacher_optimizer = None if teacher is None else _optimizer([teacher], settings)
     begun = last_look = time.monotonic()
     start = best = held_out_error(student, held)
+    if not np.isfinite(start):
+        raise ModelError(
+            "The held-out error is not a number before training began; "
+            "check the held-out examples for NaN and that each has usable pixels."
+        )
     best_state = copy.deepcopy(student.state_dict())
     history = [(0.0, start)]
     step = 0
@@ -129,7 +136,11 @@ def distil(
         if settings.steps is not None:
             share = max(share, step / settings.steps)
         finished = share >= 1
-        if finished or now - last_look >= settings.check_every:
+        if settings.steps is None:
+            due = now - last_look >= settings.check_every
+        else:
+            due = step > 0 and step % max(1, settings.steps // 20) == 0
+        if finished or due:
             last_look = now
             error = held_out_error(student, held)
             history.append((now - begun, error))
@@ -167,7 +178,7 @@ def _draw(example: Example, settings: Settings, rng: np.random.Generator) -> _Ba
     """Random crops of one example, turned and flipped, with random signs of the coefficients."""
     height, width = example.usable.shape
     side = min(settings.crop, height, width)
-    signs = rng.choice(np.array([-1.0, 1.0], np.float32), len(example.hsi))
+    signs = rng.choice(np.array([-1.0, 1.0], np.float32), len(example.hsi)) if settings.signs else np.ones(len(example.hsi), np.float32)
     r = example.ratio
     corners = [(y, x) for y in range(height - side + 1) for x in range(width - side + 1)]
     usable = [c for c in corners if example.usable[c[0] : c[0] + side, c[1] : c[1] + side].mean() > 0.9]
@@ -184,8 +195,11 @@ def _draw(example: Example, settings: Settings, rng: np.random.Generator) -> _Ba
             turned = np.rot90(window, turns, axes=(1, 2))
             turned = turned[:, :, ::-1] if flip else turned
             crops[k].append(turned if k == 3 else turned * signs[:, None, None])
-    tensors = [torch.from_numpy(np.ascontiguousarray(np.stack(c), dtype=np.float32)) for c in crops]
-    return _Batch(*tensors, torch.from_numpy(example.basis * signs), torch.from_numpy(example.mean))
+    hsi, msi, base, truth = (
+        torch.from_numpy(np.ascontiguousarray(np.stack(c), dtype=np.float32)) for c in crops
+    )
+    basis, mean = torch.from_numpy(example.basis * signs), torch.from_numpy(example.mean)
+    return _Batch(hsi, msi, base, truth, basis, mean)
 
 
 def _step(
@@ -224,7 +238,7 @@ def _descend(loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer)
             "The training loss is not a number; lower the learning rate or check the data for NaN."
         )
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimizer.step()
 

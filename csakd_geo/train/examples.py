@@ -76,7 +76,9 @@ def make_examples(
             raise ModelError(f"Model '{card.name}' has no base.")
         examples.append(
             Example(
-                *(np.ascontiguousarray(x, dtype=np.float32) for x in (hsi, msi, base)),
+                hsi=np.ascontiguousarray(hsi, dtype=np.float32),
+                msi=np.ascontiguousarray(msi, dtype=np.float32),
+                base=np.ascontiguousarray(base, dtype=np.float32),
                 truth=np.asarray(truth / scale, dtype=np.float32),
                 basis=basis,
                 mean=np.asarray(subspace.mean / scale, dtype=np.float32),
