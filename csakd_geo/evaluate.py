@@ -123,8 +123,10 @@ def evaluate(fused: Source | Path | str, truth: Source | Path | str, *, ratio: i
     rows = _STRIP_ROWS * max(1, _STRIP_VALUES // (bands_b.size * window.width * _STRIP_ROWS))
 
     def strips() -> Iterator[tuple[int, int]]:
-        for start in range(0, window.height, rows):
-            yield start, min(rows, window.height - start)
+        """First row and height; a rest too low for a block of UIQI joins the strip before it."""
+        count = max(1, (window.height + rows - _STRIP_ROWS) // rows)
+        for k in range(count):
+            yield k * rows, rows if k < count - 1 else window.height - k * rows
 
     def read(source: Source, top: int, left: int, bands: NDArray[np.intp], height: int) -> FloatArray:
         return source.read(top, left, height, window.width, bands=bands.tolist())
