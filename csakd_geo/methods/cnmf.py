@@ -18,7 +18,7 @@ FloatArray = NDArray[np.floating]
 
 _PIXELS = 8_000  # LR pixels the endmembers are fitted on
 _CHUNK = 4_096  # pixels unmixed at a time: fits the cache
-_LR_STEPS, _HR_STEPS, _ROUNDS = 300, 120, 3
+_LR_STEPS, _HR_STEPS, _END_STEPS, _ROUNDS = 300, 120, 60, 3
 _TINY = np.float32(1e-20)  # what decays stops above the subnormal numbers, which are a hundred times slower
 _SUM_TO_ONE = 1.0  # weight of the sum-to-one row, in units of the data's root mean square
 
@@ -51,8 +51,9 @@ class CNMF:
                 coarse = degrade(fine, psf)
                 abundances.append(coarse[:, block.valid])
             mix = np.concatenate(abundances, axis=1).astype(np.float64)
-            for _ in range(60):
-                ends = ends * ((spectra @ mix.T) / (ends @ (mix @ mix.T) + 1e-12))
+            above, gram = spectra @ mix.T, mix @ mix.T
+            for _ in range(_END_STEPS):
+                ends = ends * (above / (ends @ gram + 1e-12))
         arrays = {
             "endmembers": ends.astype(np.float32),
             "operator": operator.astype(np.float32),
