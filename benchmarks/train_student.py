@@ -1,0 +1,175 @@
+"""Train the bundled student: a small residual subspace network, taught by a teacher.
+
+    python benchmarks/train_student.py DATA -o csakd_geo/models/weights/csakd-student-aviris.safetensors
+
+DATA is a folder of AVIRIS scenes as GeoTIFF (the ABU scenes, San Diego, gatorsense). Indian
+Pines is left out by name, since the sample is made of it; San Diego is held out to pick the
+weights. Half of the cubes are re-mixed: the endmembers of one scene with the abundances of
+another, so that the network cannot learn which spectra go together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+from pathlib import Path
+
+import numpy as np
+
+SCENES = {
+    "abu_airport_1": "ABU airport-1 (AVIRIS)",
+    "abu_airport_2": "ABU airport-2 (AVIRIS)",
+    "abu_airport_3": "ABU airport-3 (AVIRIS)",
+    "abu_urban_4": "ABU urban-4 (AVIRIS)",
+    "abu_urban_5": "ABU urban-5 (AVIRIS)",
+    "abu_beach_2": "ABU beach-2 (AVIRIS)",
+    "abu_beach_3": "ABU beach-3 (AVIRIS)",
+    "gatorsense_224": "GatorSense AVIRIS scene",
+}
+HELD_OUT = {"sandiego_0": "AVIRIS San Diego, part 0", "sandiego_1": "AVIRIS San Diego, part 1"}
+TERMS = "public domain imagery (NASA/JPL AVIRIS)"
+COMPONENTS = 10
+
+
+def load_scene(path: Path):
+    """A cube over its maximum and its axis; constant bands are dropped, unknown wavelengths are nominal."""
+    import rasterio
+
+    from csakd_geo.spectral import SpectralAxis
+
+    with rasterio.open(path) as source:
+        cube = source.read().astype(np.float32)
+        stated = [source.tags(i + 1).get("wavelength") for i in range(source.count)]
+    known = all(stated)
+    centres = np.array([float(v) for v in stated]) if known else np.linspace(400, 2450, len(cube))
+    keep = np.ptp(cube.reshape(len(cube), -1), axis=1) > 0
+    cube = np.clip(cube[keep], 0, None)
+    return cube / cube.max(), SpectralAxis.build(centres[keep], nominal=not known)
+
+
+def remix(cube, other, rng):
+    """The spectra of one scene over the abundance maps of another."""
+    from csakd_geo.methods.cnmf import _successive_projection, _unmix
+
+    count = int(rng.integers(8, 24))
+    maps = []
+    for source in (cube, other):
+        spectra = source.reshape(len(source), -1)
+        few = spectra[:, rng.choice(spectra.shape[1], 1500, replace=False)].astype(np.float64)
+        scale = float(np.sqrt(np.square(few).mean()))
+        ends = few[:, _successive_projection(few, count)] / scale + 1e-6
+        maps.append((ends * scale, ends, spectra / scale))
+    start = np.full((count, maps[1][2].shape[1]), 1 / count, np.float32)
+    abundances = _unmix(maps[1][1], maps[1][2], start, 150)[rng.permutation(count)]
+    mixed = maps[0][0].astype(np.float32) @ abundances
+    return mixed.reshape(len(cube), *other.shape[1:])
+
+
+def build(task):
+    """Examples of one seed."""
+    from threadpoolctl import threadpool_limits
+
+    from csakd_geo.errors import CsakdGeoError
+    from csakd_geo.models import ModelCard
+    from csakd_geo.response import estimate_response
+    from csakd_geo.train.examples import Variation, make_examples, vary
+
+    folder, names, count, seed, mixing, card_json = task
+    rng = np.random.default_rng(seed)
+    scenes = [load_scene(Path(folder) / f"{name}.tif") for name in names]
+    card, examples = ModelCard.from_json(card_json), []
+    with threadpool_limits(1):
+        while len(examples) < count:
+            cube, axis = scenes[int(rng.integers(len(scenes)))]
+            if rng.random() < mixing:
+                cube = remix(cube, scenes[int(rng.integers(len(scenes)))][0], rng)
+            try:
+                pair, truth = vary(cube, axis, Variation(), rng)
+                examples += make_examples(card, pair, (truth,), estimate_response(pair))
+            except CsakdGeoError as error:
+                print(f"left out: {error}", flush=True)
+    return examples
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--examples", type=int, default=500)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--features", type=int, default=32)
+    parser.add_argument("--no-teacher", action="store_true")
+    args = parser.parse_args()
+
+    import torch
+
+    from csakd_geo.models import (
+        DualTwoStream,
+        ModelCard,
+        NetworkConfig,
+        Normalisation,
+        TrainingData,
+        save_model,
+    )
+    from csakd_geo.train.distill import Settings, distil, held_out_error
+
+    shape = dict(bands=COMPONENTS, msi_bands=COMPONENTS, features=args.features, growth=args.features // 2)
+    student_shape = NetworkConfig(**shape, depths=(0, 2, 2, 1), student=True)
+    teacher_shape = NetworkConfig(**shape, depths=(1, 2, 2, 1))
+    card = ModelCard(
+        name="csakd-student-aviris",
+        version="1",
+        network=student_shape,
+        form="subspace",
+        ratio=(2, 10),
+        normalisation=Normalisation(rule="subspace-std"),
+        base="coupled-map",
+        tile=512,
+        halo=8,
+        training=tuple(TrainingData(name=title, terms=TERMS) for title in SCENES.values()),
+    )
+    half = args.examples // 2
+    tasks = [(str(args.data), list(SCENES), half, args.seed * 100 + k, 0.5, card.to_json()) for k in (1, 2)]
+    begun = time.monotonic()
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        parts = pool.map(build, tasks)
+    learn = [example for part in parts for example in part]
+    held = build((str(args.data), list(HELD_OUT), 12, 7, 0.0, card.to_json()))
+    print(f"{len(learn)} examples, {len(held)} held out, {time.monotonic() - begun:.0f} s", flush=True)
+
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    student = DualTwoStream(student_shape)
+    teacher = None if args.no_teacher else DualTwoStream(teacher_shape)
+
+    def progress(share: float, best: float) -> None:
+        now = held_out_error(student, held)
+        taught = "" if teacher is None else f", teacher {held_out_error(teacher, held):.4f}"
+        print(
+            f"{share:5.0%}  held-out error over the base's: best {best:.4f}, now {now:.4f}{taught}",
+            flush=True,
+        )
+
+    settings = Settings(
+        minutes=args.minutes, rate=args.rate, seed=args.seed, crop=12, check_every=60, batch=4
+    )
+    outcome = distil(student, teacher, learn, held, settings, progress=progress)
+    scores = {
+        "held_out": ", ".join(HELD_OUT.values()),
+        "held_out_error_over_base": round(outcome.best, 4),
+        "held_out_error_over_base_at_start": round(outcome.start, 4),
+    }
+    provenance = {"script": "benchmarks/train_student.py", "steps": outcome.steps, "seed": args.seed}
+    saved = save_model(
+        args.output, student, card.model_copy(update={"scores": scores, "provenance": provenance})
+    )
+    print(json.dumps({"scores": scores, "sha256": saved.sha256, "steps": outcome.steps}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

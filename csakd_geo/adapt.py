@@ -1,0 +1,185 @@
+"""The network for a pair: asked for, found in the registry, adapted to the pair, or distilled on it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from csakd_geo._version import __version__
+from csakd_geo.choose import MIN_COMPARED, fitting_model, held_out, large_enough
+from csakd_geo.errors import InputError
+from csakd_geo.methods.base import Method
+from csakd_geo.methods.csakd import CSAKD
+from csakd_geo.methods.subspace import COMPONENTS, CoupledMAP
+from csakd_geo.models import find_model, load_model
+from csakd_geo.options import FuseOptions
+from csakd_geo.pair import Pair
+from csakd_geo.response import Response
+
+if TYPE_CHECKING:
+    from csakd_geo.models.card import ModelCard
+    from csakd_geo.models.network import DualTwoStream
+    from csakd_geo.train.distill import Outcome
+    from csakd_geo.train.examples import Example
+
+ADAPT_FROM = 160 * 160  # HSI pixels from which training on the pair is expected to pay (benchmarks/adapt.py)
+RATIOS = (2, 10)
+
+
+class Networks:
+    """Where the network of one run comes from.
+
+    Parameters
+    ----------
+    pair : Pair
+    response : Response
+    options : FuseOptions
+    device : str
+    report : callable
+    keep : Path or None
+        Where a trained model is saved.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        response: Response,
+        options: FuseOptions,
+        device: str,
+        report: Callable[[str, float, str], None],
+        keep: Path | None,
+    ) -> None:
+        self.pair, self.response, self.options, self.device = pair, response, options, device
+        self.report, self.keep = report, keep
+        self.trained: Outcome | None = None
+        if options.model is not None and options.method not in ("auto", CSAKD.name):
+            raise InputError(
+                f"--model runs the network, but --method {options.method} was asked for; leave one of them out."
+            )
+        self.asked = find_model(options.model) if options.model is not None else None
+
+    def check_asked(self) -> list[str]:
+        """Hold the model asked for against the pair.
+
+        Returns
+        -------
+        list of str
+            At most one warning: what its card does not state.
+
+        Raises
+        ------
+        ModelError
+            If it does not fit.
+        """
+        from csakd_geo.models import check
+
+        if self.asked is None:
+            return []
+        card = load_model(self.asked).card
+        return check(card, hsi_axis=self.pair.hsi_axis, msi_axis=self.pair.msi_axis, ratio=self.pair.ratio)
+
+    def make(self, path: Path | None) -> CSAKD:
+        """The method of a model file."""
+        if path is None:
+            raise InputError("No model was given.")
+        return CSAKD(path, device=self.device, statistics=self.options.statistics)
+
+    def find(self) -> Path | None:
+        """The model to run when none was asked for.
+
+        A model that fits is adapted where the scene is large enough for that to pay; where none
+        fits, one is distilled on the pair, unless training is off.
+        """
+        path, minutes = fitting_model(self.pair), self.options.adapt_minutes
+        explicit = self.options.method == CSAKD.name
+        if minutes == 0:
+            return path
+        if path is None:
+            return self._train(None, minutes) if explicit or self.pair.pixels >= ADAPT_FROM else None
+        if self.pair.pixels >= ADAPT_FROM:
+            return self._train(path, minutes)
+        return path
+
+    def facts(self, method: Method) -> dict[str, Any]:
+        """Name, hashes and training of the network that runs; empty for a classical method."""
+        if not isinstance(method, CSAKD):
+            return {}
+        model = load_model(method.path)
+        facts: dict[str, Any] = {
+            "name": model.card.name,
+            "version": model.card.version,
+            "file_sha256": model.sha256,
+            "weights_sha256": model.card.sha256,
+        }
+        if self.trained is not None:
+            facts["trained_on_pair"] = {
+                "seconds": round(self.trained.seconds, 1),
+                "steps": self.trained.steps,
+                "held_out_error_over_base": [round(self.trained.start, 4), round(self.trained.best, 4)],
+            }
+        return facts
+
+    def _train(self, start: Path | None, minutes: float) -> Path | None:
+        """Adapt a model, or distil a student from a teacher, on the pair one level down."""
+        if not large_enough(self.pair):
+            if start is None:
+                self.report("train", 1.0, f"not possible under {MIN_COMPARED} x {MIN_COMPARED} HSI pixels")
+            return start
+        from csakd_geo.models import save_model
+        from csakd_geo.train.distill import Settings, distil
+
+        student, teacher, card = _networks(start)
+        learn, held = split_examples(card, self.pair, self.response)
+        settings = Settings(minutes=minutes, seed=self.options.seed)
+        self.trained = distil(
+            student,
+            teacher,
+            learn,
+            held,
+            settings,
+            progress=lambda share, best: self.report("train", share, f"error {best:.3f} of the base's"),
+        )
+        if start is not None and self.trained.best >= self.trained.start:
+            return start
+        target = self.keep or Path(tempfile.mkdtemp(prefix="csakd_geo-")) / "adapted.safetensors"
+        provenance: dict[str, Any] = {
+            "trained_by": f"csakd_geo {__version__}",
+            "steps": self.trained.steps,
+        }
+        save_model(target, student, card.model_copy(update={"name": target.stem, "provenance": provenance}))
+        return target
+
+
+def split_examples(card: ModelCard, pair: Pair, response: Response) -> tuple[list[Example], list[Example]]:
+    """Examples one level down: to learn from, and the held-out cells of the same windows."""
+    from csakd_geo.train.examples import wald_examples
+
+    examples = wald_examples(card, pair, response)
+    masks = [held_out((e.usable.shape[0], e.usable.shape[1])) for e in examples]
+    learn = [replace(e, usable=e.usable & ~mask) for e, mask in zip(examples, masks, strict=True)]
+    held = [replace(e, usable=e.usable & mask) for e, mask in zip(examples, masks, strict=True)]
+    return learn, held
+
+
+def _networks(start: Path | None) -> tuple[DualTwoStream, DualTwoStream | None, ModelCard]:
+    """A student to train with its card, and a teacher where it starts from nothing."""
+    from csakd_geo.models import DualTwoStream, ModelCard, NetworkConfig, Normalisation
+
+    if start is not None:
+        model = load_model(start)
+        return model.network, None, model.card
+    k = COMPONENTS
+    student = NetworkConfig(bands=k, msi_bands=k, features=32, growth=16, depths=(0, 2, 2, 1), student=True)
+    teacher = NetworkConfig(bands=k, msi_bands=k, features=48, growth=24, depths=(1, 2, 2, 1))
+    card = ModelCard(
+        name="distilled",
+        network=student,
+        form="subspace",
+        ratio=RATIOS,
+        normalisation=Normalisation(rule="subspace-std"),
+        base=CoupledMAP.name,
+    )
+    return DualTwoStream(student), DualTwoStream(teacher), card

@@ -1,0 +1,169 @@
+"""Which method runs: asked for, compared on held-out blocks one level down, or by preference.
+
+One level down the HSI is the truth (Wald et al. 1997). The comparison wants at least 48 x 48
+HSI pixels; on less it is noise, and a fixed order of preference decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csakd_geo.errors import ModelError
+from csakd_geo.methods import get_method
+from csakd_geo.methods.base import Method
+from csakd_geo.methods.csakd import CSAKD
+from csakd_geo.metrics import score_blocks
+from csakd_geo.models import fitting_models
+from csakd_geo.pair import Block, Pair, degrade_pair
+from csakd_geo.response import Response, estimate_response
+
+FloatArray = NDArray[np.floating]
+BoolArray = NDArray[np.bool_]
+
+MIN_COMPARED = 48  # HSI pixels per side below which a comparison is noise
+CLASSICAL = ("coupled-map", "subspace-map", "cnmf", "gsa", "regression")
+_HOLD = 4  # blocks per axis of the checkerboard that is held out
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The method that runs, and why.
+
+    Parameters
+    ----------
+    method : Method
+    reason : str
+        One sentence.
+    scores : dict of str to dict
+        PSNR (dB), SAM (degrees) and ERGAS on the held-out blocks, by method.
+    """
+
+    method: Method
+    reason: str
+    scores: dict[str, dict[str, float]]
+
+
+def large_enough(pair: Pair) -> bool:
+    """Whether a comparison (or adaptation) on this pair means something."""
+    return sum(b.valid.size for b in pair.blocks) >= MIN_COMPARED**2 and all(
+        min(b.valid.shape) >= 4 * pair.ratio for b in pair.blocks
+    )
+
+
+def held_out(shape: tuple[int, int]) -> BoolArray:
+    """The cells of a window that are scored and never learned from: a coarse checkerboard."""
+    y, x = (np.arange(n) * _HOLD // max(n, 1) for n in shape)
+    return np.asarray((y[:, None] + x[None]) % 4 == 1)
+
+
+def compare(
+    methods: Sequence[Method], pair: Pair, response: Response, *, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """Fit and score methods one level down on the held-out blocks.
+
+    Returns
+    -------
+    dict
+        ``{method: {"psnr": dB, "sam": degrees, "ergas": ...}}``.
+    """
+    lower, truths = degrade_pair(pair, response.psf)
+    again = estimate_response(lower, psf=response.psf)
+    masks = [
+        np.repeat(np.repeat(held_out(b.valid.shape) & b.valid, pair.ratio, 0), pair.ratio, 1)
+        for b in lower.blocks
+    ]
+    ranges = np.ptp(np.concatenate([t.reshape(len(t), -1) for t in truths], axis=1), axis=1).astype(float)
+    learn = replace(
+        lower,
+        blocks=tuple(Block(b.hsi, b.msi, b.valid & ~held_out(b.valid.shape)) for b in lower.blocks),
+    )
+    scores = {}
+    for method in methods:
+        fitted = method.fit(learn, again, seed=seed)
+        blocks = []
+        for block, truth, mask in zip(lower.blocks, truths, masks, strict=True):
+            fused = method.apply(fitted, block.hsi, block.msi)
+            blocks.append((fused, np.where(mask, truth, np.nan)))
+        found = score_blocks(blocks, ratio=pair.ratio, data_range=ranges)
+        scores[method.name] = {"psnr": found.psnr, "sam": found.sam, "ergas": found.ergas}
+    return scores
+
+
+def best_of(scores: dict[str, dict[str, float]]) -> str:
+    """The method with the lowest error: half ERGAS, half SAM, each over the median method's."""
+    ergas = float(np.median([s["ergas"] for s in scores.values()])) or 1.0
+    sam = float(np.median([s["sam"] for s in scores.values()])) or 1.0
+    return min(scores, key=lambda name: scores[name]["ergas"] / ergas + scores[name]["sam"] / sam)
+
+
+def choose_method(
+    pair: Pair,
+    response: Response,
+    *,
+    method: str,
+    network: Callable[[], Path | None],
+    make: Callable[[Path], CSAKD],
+    seed: int = 0,
+) -> Choice:
+    """Pick the method for a pair.
+
+    Parameters
+    ----------
+    pair : Pair
+    response : Response
+    method : str
+        ``auto``, ``csakd`` or a classical method's name.
+    network : callable
+        The model that fits the pair, found or trained when called; None if there is none.
+    make : callable
+        A :class:`CSAKD` of a model file.
+    seed : int
+
+    Raises
+    ------
+    ModelError
+        If ``csakd`` was asked for and no model fits.
+    """
+    if method not in ("auto", CSAKD.name):
+        return Choice(get_method(method), "asked for", {})
+    path = network()
+    if method == CSAKD.name:
+        if path is None:
+            raise ModelError(
+                "No bundled or registered model fits this pair and training is off (--adapt-minutes 0); "
+                "give --model FILE, allow training, or use --method coupled-map."
+            )
+        return Choice(make(path), "asked for", {})
+    if not large_enough(pair):
+        if path is None:
+            return Choice(get_method(CLASSICAL[0]), "preferred; no model fits this pair", {})
+        return Choice(
+            make(path),
+            f"preferred; under {MIN_COMPARED} x {MIN_COMPARED} HSI pixels a comparison would be noise",
+            {},
+        )
+    candidates: list[Method] = [get_method(name) for name in CLASSICAL]
+    if path is not None:
+        candidates.append(make(path))
+    scores = compare(candidates, pair, response, seed=seed)
+    best = best_of(scores)
+    chosen = next(m for m in candidates if m.name == best)
+    return Choice(chosen, "best of those compared on held-out blocks one level down", scores)
+
+
+def fitting_model(pair: Pair) -> Path | None:
+    """The best bundled or registered model for a pair, or None."""
+    found = fitting_models(pair.hsi_axis, pair.msi_axis, ratio=pair.ratio)
+    return found[0].path if found else None
+
+
+def describe_scores(scores: dict[str, dict[str, float]]) -> list[tuple[str, Any, Any, Any]]:
+    """Rows (method, PSNR, SAM, ERGAS), best PSNR first."""
+    rows = [(name, s["psnr"], s["sam"], s["ergas"]) for name, s in scores.items()]
+    return sorted(rows, key=lambda row: -row[1])

@@ -1,0 +1,280 @@
+"""``csakd-geo fuse``: the plan first, then progress, then one line per product."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from csakd_geo.cli import console, warn
+from csakd_geo.errors import CsakdGeoError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from csakd_geo.job import Draft, Job
+
+_STAGES = {"fit": "Fitting", "train": "Training", "fuse": "Fusing", "write": "Writing"}
+
+
+class Reporter:
+    """Progress bars on stderr, or one JSON object per line.
+
+    Parameters
+    ----------
+    quiet : bool
+    as_json : bool
+    """
+
+    def __init__(self, *, quiet: bool, as_json: bool) -> None:
+        self.quiet, self.as_json = quiet, as_json
+        self._bars: dict[str, TaskID] = {}
+        self._progress: Progress | None = None
+        self._begun = time.monotonic()
+
+    def __enter__(self) -> Reporter:
+        if not self.quiet and not self.as_json:
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+            self._progress = Progress(
+                TextColumn("{task.description:<9}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[words]}"),
+                console=console(),
+            )
+            self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def __call__(self, stage: str, share: float, words: str) -> None:
+        """Report a stage's progress."""
+        if self.as_json:
+            self.event("progress", stage=stage, share=round(share, 4), words=words)
+        elif self._progress is not None:
+            if stage not in self._bars:
+                self._bars[stage] = self._progress.add_task(_STAGES.get(stage, stage), total=1.0, words=words)
+            self._progress.update(self._bars[stage], completed=share, words=words)
+
+    def event(self, event: str, **facts: Any) -> None:
+        """One JSON line on stderr, where those were asked for."""
+        if self.as_json:
+            line = {"event": event, "seconds": round(time.monotonic() - self._begun, 3), **facts}
+            click.echo(json.dumps(line), err=True)
+
+    def warn(self, sentence: str) -> None:
+        """Show a warning, also where progress is quiet."""
+        if self.as_json:
+            self.event("warning", text=sentence)
+        else:
+            warn(sentence)
+
+    def table(self, rows: list[tuple[str, str]]) -> None:
+        """Show the plan."""
+        if self.as_json:
+            self.event("plan", **{name.lower().replace(" ", "_"): value for name, value in rows})
+        elif not self.quiet:
+            from rich.table import Table
+
+            table = Table(show_header=False, box=None, pad_edge=False)
+            for name, value in rows:
+                table.add_row(f"[bold]{name}[/bold]", value)
+            console().print(table)
+
+
+def _shift(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is None or value in ("auto", "none"):
+        return value
+    parts = value.split(",")
+    try:
+        if len(parts) == 2:
+            return ",".join(str(float(p)) for p in parts)
+    except ValueError as error:
+        raise click.BadParameter("expected auto, none or two numbers DX,DY in metres") from error
+    raise click.BadParameter("expected auto, none or two numbers DX,DY in metres")
+
+
+def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int | None:
+    if value is None or value == "auto":
+        return value
+    try:
+        return int(value)
+    except ValueError as error:
+        raise click.BadParameter("expected auto or a whole number of HSI pixels") from error
+
+
+@click.command()
+@click.argument("hsi", type=click.Path(path_type=str))
+@click.argument("msi", type=click.Path(path_type=str))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="GeoTIFF to write.")
+@click.option("--model", help="Name or file of a CSAKD model; the ratio comes from the pair.")
+@click.option("--method", help="auto (default), csakd or a classical method: see 'csakd-geo methods'.")
+@click.option("--ratio", type=int, help="HSI pixel over MSI pixel; by default from the files.")
+@click.option("--tile", type=int, help="MSI pixels per side computed at once.")
+@click.option("--supertile", type=int, help="MSI pixels per side stored at once.")
+@click.option("--halo", callback=_halo, help="HSI pixels of context around a tile, or auto to measure it.")
+@click.option("--blend", type=click.Choice(["crop", "linear", "hann"]), help="How tiles meet.")
+@click.option("--statistics", type=click.Choice(["scene", "tile"]), help="Attention and scaling from where.")
+@click.option("--dtype", type=click.Choice(["int16", "float32"]), help="Stored type (default int16).")
+@click.option("--device", help="auto (default), cpu, cuda or cuda:N.")
+@click.option("--aoi", type=click.Path(path_type=Path), help="Vector file whose polygons bound the output.")
+@click.option("--bands", help="HSI bands to write, such as 1-50,450-680nm.")
+@click.option("--shift", callback=_shift, help="auto (default), none, or DX,DY in metres added to the HSI.")
+@click.option("--adapt-minutes", type=float, help="Training time at most (default 3); 0 trains nothing.")
+@click.option("--seed", type=int, help="Of everything random (default 0).")
+@click.option("--config", type=click.Path(path_type=Path), help="YAML file with the same options.")
+@click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+@click.option("--quicklook", is_flag=True, help="Also draw a PNG of HSI, MSI and fused image.")
+@click.option("--truth", type=click.Path(path_type=str), help="True image: scores and error map.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and what it takes; write nothing.")
+@click.option("--quiet", is_flag=True, help="No plan and no progress; products and warnings only.")
+@click.option("--log-json", is_flag=True, help="Progress as JSON lines on stderr.")
+def fuse(
+    hsi: str,
+    msi: str,
+    output: Path,
+    config: Path | None,
+    overwrite: bool,
+    quicklook: bool,
+    truth: str | None,
+    dry_run: bool,
+    quiet: bool,
+    log_json: bool,
+    **given: Any,
+) -> None:
+    """Fuse the hyperspectral image HSI with the multispectral image MSI.
+
+    The result has all bands of the HSI on the pixel grid of the MSI, over the area that both
+    show, as a Cloud Optimized GeoTIFF with wavelengths.
+    """
+    from csakd_geo.job import draft_job
+    from csakd_geo.options import make_options, read_config
+    from csakd_geo.product import check_target
+
+    values = {} if config is None else read_config(config)
+    values |= {name: value for name, value in given.items() if value is not None}
+    options = make_options(values)
+    begun = time.monotonic()
+    with Reporter(quiet=quiet, as_json=log_json) as report:
+        if not dry_run:
+            check_target(output, overwrite=overwrite)
+        draft = draft_job(hsi, msi, options)
+        report.table(plan_rows(draft, output))
+        if dry_run:
+            for sentence in draft.warnings:
+                report.warn(sentence)
+            return
+        products = run_fusion(draft, output, report, quicklook=quicklook, truth=truth)
+    report.event("done", products={kind: str(path) for kind, path, _ in products})
+    for kind, path, words in products:
+        click.echo(f"{kind}: {path}{words}")
+    if not quiet and not log_json:
+        console().print(f"Done in {time.monotonic() - begun:.1f} s.")
+
+
+def run_fusion(
+    draft: Draft, output: Path, report: Reporter, *, quicklook: bool, truth: str | None
+) -> list[tuple[str, Path, str]]:
+    """Fit, compute and write under the output's lock; returns kind, path and remark per product."""
+    from csakd_geo.engine.store import Store
+    from csakd_geo.job import prepare_job
+    from csakd_geo.product import check_space, write_job
+
+    check_space(output, draft.budget)
+    store = Store(output)
+    store.lock()
+    model = output.with_name(output.stem + ".model.safetensors")
+    try:
+        job = prepare_job(draft, report=report, keep_model=model)
+        for sentence in job.warnings:
+            report.warn(sentence)
+        clipped = write_job(job, output, store, report=report)
+    except KeyboardInterrupt as error:
+        kept = (
+            f" {len(store.done())} finished super-tiles stay in '{store.folder}';"
+            if store.folder.exists()
+            else ""
+        )
+        raise CsakdGeoError(
+            f"Stopped on request; '{output}' is as it was.{kept} run the same command again to start afresh."
+        ) from error
+    finally:
+        store.unlock()
+    words = f"  ({_method_words(job)}; {job.draft.budget.output / 1e6:.0f} MB uncompressed)"
+    if clipped:
+        words += f"  {clipped} values clipped"
+    products = [("fused", output, words)]
+    if model.exists() and job.notes["model"].get("trained_on_pair"):
+        products.append(("model", model, ""))
+    if quicklook or truth:
+        products += _pictures(job, output, truth)
+    return products
+
+
+def _pictures(job: Job, output: Path, truth: str | None) -> list[tuple[str, Path, str]]:
+    from csakd_geo.evaluate import evaluate
+    from csakd_geo.io import open_source
+    from csakd_geo.quicklook import draw_quicklook
+
+    picture = output.with_name(output.stem + ".quicklook.png")
+    true_source = None if truth is None else open_source(truth)
+    draw_quicklook(
+        picture, hsi=job.scene.hsi, msi=job.scene.msi, fused=open_source(output), truth=true_source
+    )
+    products = [("quicklook", picture, "")]
+    if truth is not None:
+        scores = evaluate(output, truth, ratio=job.scene.grid.ratio).scores
+        products[0] = (
+            "quicklook",
+            picture,
+            f"  (against truth: PSNR {scores.psnr:.2f} dB, SAM {scores.sam:.3f} deg, ERGAS {scores.ergas:.3f})",
+        )
+    return products
+
+
+def _method_words(job: Job) -> str:
+    name = job.choice.method.name
+    model = job.notes["model"].get("name")
+    return f"{name}, model {model}" if model else name
+
+
+def plan_rows(draft: Draft, output: Path) -> list[tuple[str, str]]:
+    """The plan, line by line."""
+    from csakd_geo.budget import spell_bytes, spell_seconds
+
+    scene, g, options = draft.scene, draft.scene.grid, draft.options
+    bad = scene.hsi.axis.size - len(scene.hsi_bands)
+    how = "nested, read as it is" if g.nested else "warped onto the fusion grid"
+    if options.model is not None:
+        method = f"csakd, model {options.model}"
+    elif options.method == "auto":
+        method = "auto: the better of network and classical methods on held-out blocks"
+    else:
+        method = options.method
+    count = -(-g.lr_height // draft.supertile) * -(-g.lr_width // draft.supertile)
+    return [
+        ("HSI", f"{scene.hsi.name}: {scene.hsi.axis.size} bands ({bad} unusable), {how}"),
+        ("MSI", f"{scene.msi.name}: {scene.msi.axis.size} bands"),
+        ("Ratio", str(g.ratio)),
+        ("Output", f"{output}: {g.height} x {g.width} pixels, {len(draft.bands)} bands, {options.dtype}"),
+        ("Method", method),
+        (
+            "Tiles",
+            f"{draft.tile * g.ratio} px in {count} super-tiles of {draft.supertile * g.ratio} px, "
+            f"blend {options.blend}, statistics {options.statistics}, device {draft.device}",
+        ),
+        (
+            "Expected",
+            f"{spell_seconds(draft.budget.seconds)} without training, {spell_bytes(draft.budget.memory)} memory, "
+            f"{spell_bytes(draft.budget.disk)} disk at the peak, {spell_bytes(draft.budget.output)} output "
+            "before compression",
+        ),
+    ]

@@ -1,0 +1,1 @@
+"""From a scene and a fit to pixels: scene, kernel, graph and store."""

@@ -1,0 +1,138 @@
+"""The Dask graphs: a lazy DataArray for analysis, and a list of writing tasks for a run.
+
+Two tasks of ours per super-tile at most; scene, method and fit are shared nodes of the graph.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask.delayed import Delayed, delayed
+from numpy.typing import NDArray
+
+from csakd_geo.engine.kernel import fuse_supertile, output_window
+from csakd_geo.engine.scene import Scene
+from csakd_geo.engine.store import Store
+from csakd_geo.io.encoding import Encoding
+from csakd_geo.methods.base import Fitted, Method
+from csakd_geo.spectral import SpectralAxis
+from csakd_geo.tiling import TilePlan, Window
+
+
+def all_bands(
+    scene: Scene, method: Method, fitted: Fitted, plan: TilePlan, area: Window, bands: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """One super-tile with the bands asked for, ``(band, y, x)``; those that are not good are NaN."""
+    fused = fuse_supertile(scene, method, fitted, plan, area)
+    if bands == scene.hsi_bands:
+        return fused
+    place = {band: k for k, band in enumerate(scene.hsi_bands)}
+    out = np.full((len(bands), *fused.shape[1:]), np.nan, np.float32)
+    for k, band in enumerate(bands):
+        if band in place:
+            out[k] = fused[place[band]]
+    return out
+
+
+def write_supertile(
+    scene: Scene,
+    method: Method,
+    fitted: Fitted,
+    plan: TilePlan,
+    area: Window,
+    bands: tuple[int, ...],
+    encoding: Encoding,
+    store: Store,
+) -> int:
+    """Fuse, encode and keep one super-tile; returns how many values were clipped."""
+    encoded, clipped = encoding.encode(all_bands(scene, method, fitted, plan, area, bands))
+    store.put(area, encoded)
+    return clipped
+
+
+def writing_tasks(
+    scene: Scene,
+    method: Method,
+    fitted: Fitted,
+    plan: TilePlan,
+    bands: tuple[int, ...],
+    encoding: Encoding,
+    store: Store,
+) -> list[Delayed]:
+    """One task per super-tile, in lattice order; each returns its number of clipped values."""
+    shared = delayed((scene, method, fitted, plan), pure=False, traverse=False)
+    task = delayed(_write_shared, pure=False)
+    return [task(shared, area, bands, encoding, store) for area in plan.supertiles()]
+
+
+def _write_shared(
+    shared: tuple[Scene, Method, Fitted, TilePlan],
+    area: Window,
+    bands: tuple[int, ...],
+    encoding: Encoding,
+    store: Store,
+) -> int:
+    return write_supertile(*shared, area, bands, encoding, store)
+
+
+def _fuse_shared(
+    shared: tuple[Scene, Method, Fitted, TilePlan], area: Window, bands: tuple[int, ...]
+) -> NDArray[np.float32]:
+    return all_bands(*shared, area, bands)
+
+
+def lazy_cube(
+    scene: Scene,
+    method: Method,
+    fitted: Fitted,
+    plan: TilePlan,
+    bands: tuple[int, ...],
+    attrs: dict[str, Any],
+) -> xr.DataArray:
+    """The fused cube, computed where it is looked at: ``(band, y, x)`` float32 with NaN.
+
+    Chunks are super-tiles. Coordinates: ``band`` (1-based number in the HSI), ``wavelength`` and
+    ``fwhm`` in nm, ``good``, pixel centres ``y`` and ``x``, and the CRS as ``spatial_ref``.
+    """
+    shared = delayed((scene, method, fitted, plan), pure=False, traverse=False)
+    rows: dict[int, list[da.Array]] = {}
+    for area in plan.supertiles():
+        window = output_window(scene, area)
+        if window.empty:
+            continue
+        value = delayed(_fuse_shared, pure=False)(shared, area, bands)
+        block = da.from_delayed(value, (len(bands), window.height, window.width), np.float32)
+        rows.setdefault(window.row, []).append(block)
+    cube = da.concatenate([da.concatenate(row, axis=2) for row in rows.values()], axis=1)
+    axis = output_axis(scene, bands)
+    transform, (height, width) = scene.grid.output_affine, cube.shape[1:]
+    array = xr.DataArray(
+        cube,
+        dims=("band", "y", "x"),
+        coords={
+            "band": np.asarray(bands) + 1,
+            "wavelength": ("band", axis.wavelength, {"units": "nm", "standard_name": "radiation_wavelength"}),
+            "fwhm": ("band", axis.fwhm, {"units": "nm"}),
+            "good": ("band", axis.good),
+            "y": transform.f + (np.arange(height) + 0.5) * transform.e,
+            "x": transform.c + (np.arange(width) + 0.5) * transform.a,
+        },
+        name="fused",
+        attrs=attrs,
+    )
+    import rioxarray  # noqa: F401  (registers .rio)
+
+    if scene.grid.crs:
+        array = array.rio.write_crs(scene.grid.crs)
+    placed: xr.DataArray = array.rio.write_transform(transform)
+    return placed
+
+
+def output_axis(scene: Scene, bands: tuple[int, ...]) -> SpectralAxis:
+    """Spectral axis of the output: the HSI's, with what was found bad marked so."""
+    good = np.zeros(scene.hsi.axis.size, bool)
+    good[list(scene.hsi_bands)] = True
+    return scene.hsi.axis.with_good(good).take(bands)

@@ -1,0 +1,178 @@
+"""A pair of images on its grid, with what is good in them: what every task reads from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.features import geometry_mask
+from shapely import from_wkb
+
+from csakd_geo.errors import GridError, InputError
+from csakd_geo.grid import FusionGrid
+from csakd_geo.io.describe import band_health
+from csakd_geo.io.lattice import covered, read_hsi, read_msi
+from csakd_geo.io.source import Source
+from csakd_geo.pair import Block, Pair
+from csakd_geo.tiling import Window
+
+FloatArray = NDArray[np.floating]
+BoolArray = NDArray[np.bool_]
+
+_WHOLE = 400 * 400  # LR cells up to which a fit sees the whole scene
+_BLOCKS, _SIDE = 4, 96  # otherwise: blocks per axis and their side in LR cells
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """Two sources on one grid; pickles, so that workers on other machines can read it.
+
+    Parameters
+    ----------
+    hsi, msi : Source
+    grid : FusionGrid
+    hsi_bands, msi_bands : tuple of int
+        Good bands, zero-based.
+    hsi_fill, msi_fill : ndarray (band,)
+        What masked pixels of the good bands are filled with: the scene's medians.
+    area : bytes or None
+        WKB of the area of interest in the MSI's CRS.
+    """
+
+    hsi: Source
+    msi: Source
+    grid: FusionGrid
+    hsi_bands: tuple[int, ...]
+    msi_bands: tuple[int, ...]
+    hsi_fill: FloatArray
+    msi_fill: FloatArray
+    area: bytes | None = None
+
+    @property
+    def frame(self) -> Window:
+        """The whole frame in LR cells."""
+        return Window(0, 0, self.grid.lr_height, self.grid.lr_width)
+
+    def block(self, window: Window) -> tuple[Block, BoolArray]:
+        """Both images of a window of LR cells, filled, and the HR pixels that may be written.
+
+        Returns
+        -------
+        block : Block
+        valid : ndarray (y * ratio, x * ratio) bool
+            False where either image is masked or the pixel lies outside footprint or area.
+        """
+        r = self.grid.ratio
+        hsi = read_hsi(self.hsi, self.grid, window, self.hsi_bands)
+        msi = read_msi(self.msi, self.grid, window, self.msi_bands)
+        missing_hsi, missing_msi = np.isnan(hsi), np.isnan(msi)
+        low = ~missing_hsi.any(0)
+        high = ~missing_msi.any(0)
+        whole = high.reshape(window.height, r, window.width, r).all((1, 3))
+        if missing_hsi.any():
+            hsi = np.where(missing_hsi, self.hsi_fill[:, None, None], hsi)
+        if missing_msi.any():
+            msi = np.where(missing_msi, self.msi_fill[:, None, None], msi)
+        valid = high & np.repeat(np.repeat(low, r, 0), r, 1)
+        valid &= covered(self.hsi, self.grid, window)
+        if self.area is not None:
+            valid &= self._inside(window)
+        return Block(hsi.astype(np.float32), msi.astype(np.float32), np.asarray(low & whole)), valid
+
+    def _inside(self, window: Window) -> BoolArray:
+        fine = window.scaled(self.grid.ratio)
+        transform = self.grid.affine * Affine.translation(fine.col, fine.row)
+        shape = [from_wkb(self.area)]
+        return np.asarray(geometry_mask(shape, (fine.height, fine.width), transform, invert=True))
+
+    def sample(self) -> Pair:
+        """What fits see: the whole of a small scene, a fixed set of blocks of a large one.
+
+        Raises
+        ------
+        InputError
+            If no LR cell is valid in both images.
+        """
+        blocks = [self.block(window)[0] for window in self.sample_windows()]
+        kept = tuple(b for b in blocks if b.valid.any())
+        if not kept:
+            raise InputError(
+                f"No pixel is valid in both '{self.hsi.name}' and '{self.msi.name}' on their common area; "
+                "check their nodata values."
+            )
+        return Pair(
+            kept,
+            self.grid.ratio,
+            self.hsi.axis.take(self.hsi_bands),
+            self.msi.axis.take(self.msi_bands),
+        )
+
+    def sample_windows(self) -> list[Window]:
+        """Windows of LR cells that :meth:`sample` reads."""
+        height, width = self.grid.lr_height, self.grid.lr_width
+        if height * width <= _WHOLE:
+            return [self.frame]
+
+        def starts(size: int) -> list[int]:
+            side = min(_SIDE, size)
+            count = min(_BLOCKS, max(1, size // side))
+            return [int(v) for v in np.linspace(0, size - side, count)]
+
+        return [
+            Window(y, x, min(_SIDE, height), min(_SIDE, width)) for y in starts(height) for x in starts(width)
+        ]
+
+    def with_grid(self, grid: FusionGrid) -> Scene:
+        """The same images on another grid."""
+        return replace(self, grid=grid)
+
+
+def open_scene(hsi: Source, msi: Source, grid: FusionGrid, *, area: bytes | None = None) -> Scene:
+    """Find good bands and fill values of a pair.
+
+    Parameters
+    ----------
+    hsi, msi : Source
+    grid : FusionGrid
+    area : bytes, optional
+        WKB in the MSI's CRS.
+
+    Raises
+    ------
+    InputError
+        If an image has no good band or no valid pixel on the common area.
+    """
+    bands = []
+    for source in (hsi, msi):
+        good = np.flatnonzero(band_health(source).good)
+        if good.size == 0:
+            raise InputError(
+                f"'{source.name}' has no usable band: all are nodata, constant or flagged bad; "
+                "check its nodata value and bad band list."
+            )
+        bands.append(tuple(int(b) for b in good))
+    blank = Scene(hsi, msi, grid, bands[0], bands[1], np.empty(0), np.empty(0), area)
+    hsi_parts, msi_parts = [], []
+    for window in blank.sample_windows():
+        low = read_hsi(hsi, grid, window, bands[0]).reshape(len(bands[0]), -1)
+        high = read_msi(msi, grid, window, bands[1]).reshape(len(bands[1]), -1)
+        hsi_parts.append(low)
+        msi_parts.append(high[:, :: max(1, high.shape[1] // 100_000)])
+    fills = []
+    for source, parts in ((hsi, hsi_parts), (msi, msi_parts)):
+        values = np.concatenate(parts, axis=1)
+        empty = np.isnan(values).all(1)
+        if empty.any():
+            raise InputError(
+                f"'{source.name}' has {int(empty.sum())} bands without a valid pixel on the common area; "
+                "check that both images hold data there."
+            )
+        fills.append(np.nanmedian(values, axis=1).astype(np.float32))
+    if len(bands[1]) > len(bands[0]):
+        raise GridError(
+            f"The MSI '{msi.name}' has more bands ({len(bands[1])}) than the HSI '{hsi.name}' ({len(bands[0])}); "
+            "are the two inputs swapped?"
+        )
+    return replace(blank, hsi_fill=fills[0], msi_fill=fills[1])

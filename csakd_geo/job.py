@@ -1,0 +1,342 @@
+"""One fusion: draft a plan, fit the scene, then hand out a lazy cube or write a file.
+
+The draft (what can be said from the files alone) is what ``--dry-run`` prints. Preparing adds
+everything that is estimated or trained. The command line and Python share both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from shapely import from_wkb
+
+from csakd_geo._version import __version__
+from csakd_geo.adapt import Networks
+from csakd_geo.area import read_area
+from csakd_geo.budget import Budget, estimate, pick_supertile
+from csakd_geo.choose import Choice, choose_method
+from csakd_geo.engine.graph import lazy_cube
+from csakd_geo.engine.halo import measure_halo
+from csakd_geo.engine.scene import Scene, open_scene
+from csakd_geo.engine.threads import one_blas_thread
+from csakd_geo.errors import OutputError, SpectralError
+from csakd_geo.grid import lay_grid
+from csakd_geo.io import open_source
+from csakd_geo.methods.base import Fitted
+from csakd_geo.options import FuseOptions, make_options
+from csakd_geo.pair import Pair
+from csakd_geo.response import Response, estimate_response
+from csakd_geo.spectral import parse_bands
+from csakd_geo.tiling import TilePlan, align
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from csakd_geo.io.source import Source
+
+Report = Callable[[str, float, str], None]
+"""Called with a stage, its share done (0 to 1) and a few words."""
+
+_TILE = 512  # MSI pixels
+_MIN_SHIFT = 0.1  # HSI pixels below which a shift is left to the PSF's phase
+_MAX_REACH = 8  # HSI pixels that a shift is searched over
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draft:
+    """What is known before anything is fitted.
+
+    Parameters
+    ----------
+    scene : Scene
+    options : FuseOptions
+    bands : tuple of int
+        HSI bands to write, zero-based.
+    tile, supertile : int
+        LR cells per side.
+    device : str
+    budget : Budget
+    warnings : tuple of str
+    """
+
+    scene: Scene
+    options: FuseOptions
+    bands: tuple[int, ...]
+    tile: int
+    supertile: int
+    device: str
+    budget: Budget
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """A fusion that is ready to compute.
+
+    Parameters
+    ----------
+    draft : Draft
+        Its scene lies on the corrected grid.
+    choice : Choice
+    fitted : Fitted
+    response : Response
+    plan : TilePlan
+    level : float
+        99.9th percentile of the HSI, for the encoding.
+    notes : dict
+        Provenance in plain values.
+    warnings : tuple of str
+    """
+
+    draft: Draft
+    choice: Choice
+    fitted: Fitted
+    response: Response
+    plan: TilePlan
+    level: float
+    notes: dict[str, Any]
+    warnings: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def scene(self) -> Scene:
+        """The scene on its final grid."""
+        return self.draft.scene
+
+
+def draft_job(hsi: Any, msi: Any, options: FuseOptions) -> Draft:
+    """Open the inputs, lay the grid, cut it, and say what it will take.
+
+    Parameters
+    ----------
+    hsi, msi : path or DataArray
+    options : FuseOptions
+
+    Raises
+    ------
+    CsakdGeoError
+        With one sentence on what does not fit.
+    """
+    hsi_source, msi_source = open_source(hsi), open_source(msi)
+    warnings = _look(hsi_source, msi_source)
+    area = None if options.aoi is None else read_area(options.aoi, msi_source)
+    given = options.shift if isinstance(options.shift, tuple) else (0.0, 0.0)
+    grid = lay_grid(
+        hsi_source,
+        msi_source,
+        ratio=options.ratio,
+        shift=given,
+        bounds=None if area is None else area.bounds,
+    )
+    scene = open_scene(hsi_source, msi_source, grid, area=None if area is None else area.wkb)
+    bands = _bands(hsi_source, options.bands)
+    tile = align(options.tile or _TILE, grid.ratio)
+    supertile = align(options.supertile, grid.ratio) if options.supertile else 0
+    supertile = pick_supertile(len(scene.hsi_bands), tile, grid.ratio, wanted=supertile)
+    device = pick_device(options.device)
+    budget = estimate(scene, tile=tile, supertile=supertile, bands=len(bands), dtype=options.dtype)
+    return Draft(scene, options, bands, tile, supertile, device, budget, tuple(warnings))
+
+
+def _look(hsi: Source, msi: Source) -> list[str]:
+    """Refuse swapped inputs; say what the files leave open."""
+    if msi.axis.size > hsi.axis.size:
+        raise SpectralError(
+            f"The MSI '{msi.name}' has {msi.axis.size} bands and the HSI '{hsi.name}' only {hsi.axis.size}; "
+            "are the two inputs swapped? Give the hyperspectral image first."
+        )
+    warnings = []
+    for source, kind in ((hsi, "HSI"), (msi, "MSI")):
+        if source.crs is None:
+            warnings.append(
+                f"The {kind} '{source.name}' has no CRS; its coordinates are taken to be in the other image's."
+            )
+    if not hsi.axis.has_wavelengths:
+        warnings.append(f"The HSI '{hsi.name}' states no wavelengths; the output will have none either.")
+    return warnings
+
+
+def _bands(hsi: Source, text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return tuple(range(hsi.axis.size))
+    return tuple(parse_bands(text, hsi.axis))
+
+
+def pick_device(name: str) -> str:
+    """``auto`` becomes ``cuda`` where torch sees a GPU, else ``cpu``.
+
+    Raises
+    ------
+    OutputError
+        If a GPU is asked for that is not there.
+    """
+    if name == "cpu":
+        return name
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    index = int(name.partition(":")[2] or 0)
+    if not torch.cuda.is_available() or index >= torch.cuda.device_count():
+        raise OutputError(f"Device '{name}' was asked for but torch sees no such GPU; use --device cpu.")
+    return name
+
+
+def prepare_job(draft: Draft, *, report: Report, keep_model: Path | None = None) -> Job:
+    """Estimate response and shift, choose the method, train if that pays, fit.
+
+    Parameters
+    ----------
+    draft : Draft
+    report : callable
+    keep_model : Path, optional
+        Where an adapted model is saved before the first tile; a temporary file by default.
+    """
+    with one_blas_thread():
+        return _prepare(draft, report, keep_model)
+
+
+def _prepare(draft: Draft, report: Report, keep_model: Path | None) -> Job:
+    options = draft.options
+    report("fit", 0.0, "reading the scene")
+    draft, pair, response, shift_note = _register(draft)
+    warnings = list(draft.warnings)
+    if shift_note:
+        warnings.append(shift_note)
+    networks = Networks(pair, response, options, draft.device, report, keep_model)
+    report("fit", 0.3, "choosing the method")
+    if options.model is not None:
+        warnings += networks.check_asked()
+        path = networks.asked
+        choice = Choice(networks.make(path), "model asked for", {})
+    else:
+        choice = choose_method(
+            pair,
+            response,
+            method=options.method,
+            network=networks.find,
+            make=networks.make,
+            seed=options.seed,
+        )
+    report("fit", 0.6, f"fitting {choice.method.name}")
+    fitted = choice.method.fit(pair, response, seed=options.seed)
+    halo = fitted.halo if options.halo is None else options.halo
+    if halo == "auto":
+        halo = measure_halo(choice.method, fitted, pair)
+    grid = draft.scene.grid
+    plan = TilePlan(
+        grid.lr_height, grid.lr_width, grid.ratio, draft.tile, draft.supertile, int(halo), options.blend
+    )
+    spectra = pair.hsi_spectra()
+    notes = _notes(draft, choice, fitted, response, plan, networks.facts(choice.method))
+    report("fit", 1.0, choice.method.name)
+    return Job(
+        draft, choice, fitted, response, plan, float(np.percentile(spectra, 99.9)), notes, tuple(warnings)
+    )
+
+
+def _register(draft: Draft) -> tuple[Draft, Pair, Response, str]:
+    """Estimate PSF and shift; move the grid where a shift of 0.1 HSI pixel or more is believable."""
+    options, scene = draft.options, draft.scene
+    grid, pair = scene.grid, scene.sample()
+    centre = (grid.phase_y, grid.phase_x)
+    if options.shift != "auto":
+        return draft, pair, estimate_response(pair, phase=False, centre=centre), ""
+    smallest = min(min(b.valid.shape) for b in pair.blocks)
+    reach = int(np.clip(smallest // 6, 1, _MAX_REACH))
+    response = estimate_response(pair, centre=centre, reach=reach)
+    r, psf = grid.ratio, response.psf
+    dy, dx = psf.dy - grid.phase_y, psf.dx - grid.phase_x
+    moved = float(np.hypot(dy, dx)) / r
+    if not response.confident:
+        return draft, pair, estimate_response(pair, phase=False, centre=centre), ""
+    if moved < _MIN_SHIFT:
+        return draft, pair, response, ""
+    shift = (dx * grid.transform[0], dy * grid.transform[4])
+    area = scene.area
+    bounds = None
+    if area is not None:
+        bounds = from_wkb(area).bounds
+    new = lay_grid(scene.hsi, scene.msi, ratio=r, shift=shift, bounds=bounds)
+    scene = scene.with_grid(new)
+    pair = scene.sample()
+    response = estimate_response(pair, centre=(new.phase_y, new.phase_x), reach=1)
+    note = (
+        f"The HSI is {moved:.2f} of its pixels off the MSI; corrected by x {shift[0]:+.4g}, y {shift[1]:+.4g} "
+        "in units of the MSI's CRS (--shift none turns this off)."
+    )
+    return replace(draft, scene=scene), pair, response, note
+
+
+def _notes(
+    draft: Draft,
+    choice: Choice,
+    fitted: Fitted,
+    response: Response,
+    plan: TilePlan,
+    model: dict[str, Any],
+) -> dict[str, Any]:
+    """Provenance: what made this cube, in plain values."""
+    scene, psf = draft.scene, fitted.psf
+    grid = scene.grid
+    return {
+        "software": f"csakd_geo {__version__}",
+        "method": choice.method.name,
+        "method_reason": choice.reason,
+        "model": model,
+        "held_out_scores": choice.scores,
+        "hsi": scene.hsi.name,
+        "msi": scene.msi.name,
+        "ratio": grid.ratio,
+        "nested": grid.nested,
+        "shift": [grid.shift_x, grid.shift_y],
+        "psf_fwhm_hsi_pixels": round(psf.fwhm / psf.ratio, 4),
+        "psf_phase_msi_pixels": [round(psf.dy, 3), round(psf.dx, 3)],
+        "msi_explains": round(response.explained, 4),
+        "msi_gain": [round(float(v), 6) for v in response.gain],
+        "tile": plan.tile * plan.ratio,
+        "supertile": plan.supertile * plan.ratio,
+        "halo": plan.halo,
+        "options": draft.options.model_dump(mode="json"),
+    }
+
+
+def fuse(hsi: Any, msi: Any, *, report: Report | None = None, **options: Any) -> xr.DataArray:
+    """Fuse a hyperspectral and a multispectral image of the same place.
+
+    Everything that is fitted for the scene is fitted at the call; pixels are computed where the
+    result is looked at, super-tile by super-tile.
+
+    Parameters
+    ----------
+    hsi : path or xarray.DataArray
+        Hyperspectral image, (band, y, x).
+    msi : path or xarray.DataArray
+        Multispectral image with finer pixels.
+    report : callable, optional
+        Called with a stage, its share done and a few words.
+    **options
+        See :class:`csakd_geo.options.FuseOptions`: ``model``, ``method``, ``ratio``, ``aoi``, ...
+
+    Returns
+    -------
+    xarray.DataArray
+        ``(band, y, x)`` Dask-backed float32 in the HSI's units, NaN where masked, on the MSI's
+        grid, with CRS and wavelengths (nm). ``attrs`` tell what was found and done.
+
+    Raises
+    ------
+    CsakdGeoError
+        With one sentence on what does not fit and what to do.
+    """
+    draft = draft_job(hsi, msi, make_options(options))
+    job = prepare_job(draft, report=report or _silent)
+    attrs = {**job.notes, "units": job.scene.hsi.units, "warnings": list(job.warnings)}
+    return lazy_cube(job.scene, job.choice.method, job.fitted, job.plan, job.draft.bands, attrs)
+
+
+def _silent(stage: str, share: float, words: str) -> None:
+    """Report nothing."""

@@ -1,0 +1,122 @@
+"""What a user may ask of a fusion: one set of options for command line, YAML file and Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from csakd_geo.errors import InputError
+from csakd_geo.tiling import Blend
+
+
+class FuseOptions(BaseModel):
+    """Options of ``fuse``; the defaults alone give a good result.
+
+    Parameters
+    ----------
+    model : str or None
+        Name of a bundled or registered model, or a file.
+    method : str
+        ``auto``, ``csakd`` or a classical method.
+    ratio : int or None
+        HSI pixel over MSI pixel; None takes it from the files.
+    tile, supertile : int or None
+        MSI pixels per side that are computed and stored at once; None chooses.
+    halo : int, "auto" or None
+        HSI pixels of context around a tile; "auto" measures it, None takes what the method states.
+    blend : {"crop", "linear", "hann"}
+    statistics : {"scene", "tile"}
+    dtype : {"int16", "float32"}
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    aoi : Path or None
+        Vector file whose features bound the output.
+    bands : str or None
+        HSI bands to write: numbers from 1, or wavelengths such as ``450-680nm``.
+    shift : "auto", "none" or (float, float)
+        Offset added to the HSI's coordinates, in metres of the MSI's CRS.
+    adapt_minutes : float
+        Training time at most; 0 trains nothing.
+    seed : int
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = None
+    method: str = "auto"
+    ratio: int | None = Field(default=None, ge=2, le=64)
+    tile: int | None = Field(default=None, ge=16, le=8192)
+    supertile: int | None = Field(default=None, ge=16, le=16384)
+    halo: int | Literal["auto"] | None = None
+    blend: Blend = "crop"
+    statistics: Literal["scene", "tile"] = "scene"
+    dtype: Literal["int16", "float32"] = "int16"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    aoi: Path | None = None
+    bands: str | None = None
+    shift: Literal["auto", "none"] | tuple[float, float] = "auto"
+    adapt_minutes: float = Field(default=3.0, ge=0, le=1440)
+    seed: int = Field(default=0, ge=0)
+
+    @field_validator("shift", "halo", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        """``"DX,DY"`` and ``"8"`` as they come from a command line."""
+        if isinstance(value, str) and "," in value:
+            return tuple(part.strip() for part in value.split(","))
+        return value
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """A YAML list or number of bands."""
+        if isinstance(value, (list, tuple)):
+            return ",".join(str(v) for v in value)
+        return str(value) if isinstance(value, int) else value
+
+
+def make_options(values: dict[str, Any]) -> FuseOptions:
+    """Check options.
+
+    Raises
+    ------
+    InputError
+        Names the first option that is unknown or has an impossible value.
+    """
+    try:
+        return FuseOptions.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "options"
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(sorted(FuseOptions.model_fields))
+            raise InputError(f"There is no option '{name}'; known: {known}.") from error
+        raise InputError(f"Option '{name}' cannot be {first['input']!r}: {first['msg'].lower()}.") from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Options from a YAML file, named as in :class:`FuseOptions` (dashes allowed).
+
+    Raises
+    ------
+    InputError
+        If the file is missing, no YAML, or no mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The configuration '{path}' cannot be read ({error}).") from error
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark is not None else ""
+        raise InputError(f"The configuration '{path}' is no valid YAML{where}; correct it.") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"The configuration '{path}' must be a mapping of option names to values.")
+    return {str(key).replace("-", "_"): value for key, value in values.items()}
