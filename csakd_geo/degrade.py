@@ -58,6 +58,11 @@ class PSF:
         """LR pixels by which the kernel reaches out of its block."""
         return -(-self.margin // self.ratio)
 
+    @property
+    def context(self) -> int:
+        """LR pixels around one that :func:`upsample` looks at."""
+        return math.ceil(max(abs(self.dy), abs(self.dx)) / self.ratio + 0.5) + 1
+
     def taps(self) -> tuple[FloatArray, FloatArray]:
         """Kernel weights along y and x, each of length ``ratio + 2 * margin`` and sum 1."""
         sigma = max(self.fwhm, 1e-3) * _FWHM_TO_SIGMA

@@ -59,7 +59,7 @@ class CNMF:
             "operator": operator.astype(np.float32),
             "offset": offset.astype(np.float32),
         }
-        return Fitted(self.name, psf, 3, arrays, {"scale": scale})
+        return Fitted(self.name, psf, psf.context, arrays, {"scale": scale})
 
     def apply(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray) -> FloatArray:
         """Unmix a window and mix it again with the scene's endmembers."""

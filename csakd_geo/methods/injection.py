@@ -53,7 +53,7 @@ class GSA:
             "synthesis": synthesis.astype(np.float32),
             "gain": gain.astype(np.float32),
         }
-        return Fitted(self.name, response.psf, 3, arrays)
+        return Fitted(self.name, response.psf, response.psf.context, arrays)
 
     def apply(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray) -> FloatArray:
         """Inject the details of a window."""
@@ -78,7 +78,7 @@ class MTFGLP:
         hsi, msi = pair.hsi_spectra(margin), pair.msi_spectra(response.psf, margin)
         band = _assign(hsi, msi)
         arrays = {"band": band.astype(np.int32), "gain": _gain(hsi, msi[band]).astype(np.float32)}
-        return Fitted(self.name, response.psf, response.psf.halo + 3, arrays)
+        return Fitted(self.name, response.psf, response.psf.halo + response.psf.context, arrays)
 
     def apply(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray) -> FloatArray:
         """Inject the details of a window."""

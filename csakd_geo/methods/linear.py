@@ -22,7 +22,7 @@ class Bicubic:
 
     def fit(self, pair: Pair, response: Response, *, seed: int = 0) -> Fitted:
         """Nothing is estimated but where the HSI's samples lie."""
-        return Fitted(self.name, response.psf, halo=3)
+        return Fitted(self.name, response.psf, response.psf.context)
 
     def apply(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray) -> FloatArray:
         """Interpolate a window; see :class:`csakd_geo.methods.base.Method`."""
@@ -40,9 +40,8 @@ class Regression:
         """One linear map for the scene; pixels whose PSF leaves the sample are left out."""
         margin = response.psf.halo
         coefficients = regress(pair.msi_spectra(response.psf, margin), pair.hsi_spectra(margin))
-        return Fitted(
-            self.name, response.psf, response.psf.halo + 3, {"map": coefficients.astype(np.float32)}
-        )
+        psf = response.psf
+        return Fitted(self.name, psf, psf.halo + psf.context, {"map": coefficients.astype(np.float32)})
 
     def apply(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray) -> FloatArray:
         """Predict from the MSI, then give back what the HSI says was missed."""

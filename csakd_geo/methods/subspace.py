@@ -179,16 +179,16 @@ class _MAP:
     def coordinates(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray) -> FloatArray:
         """The solution in the subspace, ``(K, y, x)``."""
         a, psf, subspace = fitted.arrays, fitted.psf, Subspace.of(fitted)
-        z: FloatArray = np.zeros((len(a["deviation"]), *msi.shape[1:]), np.float32)
-        for prior, weight in zip(self.priors, a["blend"], strict=True):
-            estimate = prior.apply(fitted.inner(prior.name), hsi, msi)
-            z += weight[:, None, None] * subspace.project(estimate)
+        estimates = [
+            weight[:, None, None] * subspace.project(prior.apply(fitted.inner(prior.name), hsi, msi))
+            for prior, weight in zip(self.priors, a["blend"], strict=True)
+        ]
+        z = np.asarray(np.sum(estimates, axis=0))
         left_hsi = subspace.project(hsi) - degrade(z, psf)
         left_msi = msi / a["misfit"][:, None, None] - a["level"][:, None, None] - apply_srf(z, a["sense"])
         right = apply_srf(left_msi, a["sense"].T) + adjoint(left_hsi, psf)
         right = apply_srf(right, a["rotation"].T)
-        z += apply_srf(_solve(right, a["values"], psf), a["rotation"])
-        return z
+        return np.asarray(z + apply_srf(_solve(right, a["values"], psf), a["rotation"]))
 
 
 def _blend(truth: FloatArray, estimates: FloatArray) -> FloatArray:
