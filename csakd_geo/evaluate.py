@@ -1,4 +1,4 @@
-"""A fused file against the truth: the same place, the same bands, scored strip by strip."""
+"""A fused file against the truth: the same place, the same bands, scored part by part."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from csakd_geo.errors import GridError, InputError, SpectralError
 from csakd_geo.grid import pixel_mapping
 from csakd_geo.io import Source, open_source
 from csakd_geo.io.describe import band_health
-from csakd_geo.metrics import Scores, score_blocks
+from csakd_geo.metrics import UIQI_BLOCK, Scores, score_blocks
 from csakd_geo.tiling import Window
 
 FloatArray = NDArray[np.floating]
@@ -24,9 +24,8 @@ FloatArray = NDArray[np.floating]
 _LATTICE = 0.05
 #: Distance in nm at which two wavelengths still mean one band (headers round to nm).
 _SAME_BAND = 1.0
-#: Values per strip and image.
-_STRIP_VALUES = 1 << 24
-_STRIP_ROWS = 32
+#: Values per part and image.
+_PART_VALUES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +71,7 @@ class Evaluation:
 def evaluate(fused: Source | Path | str, truth: Source | Path | str, *, ratio: int) -> Evaluation:
     """Score a fused image against the truth, in physical units, where both have data.
 
-    The images are read in strips twice, so size does not matter. They may cover different areas as long as
+    The truth is read twice in parts of a few million values, so size does not matter. They may cover different areas as long as
     their pixels coincide. Bands that the truth has no use of (nodata, constant, flagged bad), or that the
     fused image marks bad or left empty, are left out.
 
@@ -100,7 +99,7 @@ def evaluate(fused: Source | Path | str, truth: Source | Path | str, *, ratio: i
         raise InputError(f"The ratio is {ratio}; it must be 1 or more.")
     a, b = (open_source(image) if isinstance(image, (str, Path)) else image for image in (fused, truth))
     warnings: list[str] = []
-    window, row, col = _common_window(a, b, warnings)
+    common, top, left = _common_window(a, b, warnings)
     pairs = match_bands(a, b)
     health_a, health_b = band_health(a), band_health(b)
     usable = ~(health_a.flagged | health_a.empty)[pairs[0]] & health_b.good[pairs[1]]
@@ -110,9 +109,9 @@ def evaluate(fused: Source | Path | str, truth: Source | Path | str, *, ratio: i
             "with 'csakd-geo info'."
         )
     if not usable.all():
-        left = int((~usable).sum())
+        unused = int((~usable).sum())
         warnings.append(
-            f"{left} of {usable.size} bands are bad, constant or nodata in one image and left out."
+            f"{unused} of {usable.size} bands are bad, constant or nodata in one image and left out."
         )
     if a.units and b.units and a.units != b.units:
         warnings.append(
@@ -120,29 +119,18 @@ def evaluate(fused: Source | Path | str, truth: Source | Path | str, *, ratio: i
         )
     bands_a, bands_b = pairs[0][usable], pairs[1][usable]
 
-    rows = _STRIP_ROWS * max(1, _STRIP_VALUES // (bands_b.size * window.width * _STRIP_ROWS))
-
-    def strips() -> Iterator[tuple[int, int]]:
-        """First row and height; a rest too low for a block of UIQI joins the strip before it."""
-        count = max(1, (window.height + rows - _STRIP_ROWS) // rows)
-        for k in range(count):
-            yield k * rows, rows if k < count - 1 else window.height - k * rows
-
-    def read(source: Source, top: int, left: int, bands: NDArray[np.intp], height: int) -> FloatArray:
-        return source.read(top, left, height, window.width, bands=bands.tolist())
-
     low, high = np.full(bands_b.size, np.inf), np.full(bands_b.size, -np.inf)
-    for start, height in strips():
-        values = read(b, window.row + start, window.col, bands_b, height).reshape(bands_b.size, -1)
+    for part in _parts(common, bands_b.size):
+        values = _read(b, bands_b, part).reshape(bands_b.size, -1)
         missing = np.isnan(values)
         low = np.minimum(low, np.where(missing, np.inf, values).min(1))
         high = np.maximum(high, np.where(missing, -np.inf, values).max(1))
     tally = _Tally(bands_b.size)
 
     def blocks() -> Iterator[tuple[FloatArray, FloatArray]]:
-        for start, height in strips():
-            ours = read(a, row + start, col, bands_a, height)
-            theirs = read(b, window.row + start, window.col, bands_b, height)
+        for part in _parts(common, bands_b.size):
+            ours = _read(a, bands_a, Window(part.row - top, part.col - left, part.height, part.width))
+            theirs = _read(b, bands_b, part)
             tally.add(ours, theirs)
             yield ours, theirs
 
@@ -208,7 +196,7 @@ def match_bands(fused: Source, truth: Source) -> NDArray[np.intp]:
 
 
 def _common_window(fused: Source, truth: Source, warnings: list[str]) -> tuple[Window, int, int]:
-    """The common part in pixels of the truth, and its first row and column in the fused image."""
+    """The common part in pixels of the truth, and there the fused image's first row and column."""
     if fused.crs and truth.crs and fused.crs != truth.crs:
         raise GridError(
             f"'{fused.name}' is in {_crs(fused)} but '{truth.name}' in {_crs(truth)}; warp one of them first "
@@ -247,7 +235,28 @@ def _common_window(fused: Source, truth: Source, warnings: list[str]) -> tuple[W
     share = common.height * common.width / (truth.height * truth.width)
     if share < 1:
         warnings.append(f"'{fused.name}' covers {share:.1%} of '{truth.name}'; only that part is scored.")
-    return common, common.row - top, common.col - left
+    return common, top, left
+
+
+def _parts(whole: Window, bands: int) -> Iterator[Window]:
+    """Strips of a window, or pieces of strips where it is very wide; sides are multiples of UIQI's block."""
+    width = min(whole.width, max(UIQI_BLOCK, _PART_VALUES // (bands * UIQI_BLOCK)))
+    height = _PART_VALUES // (bands * width)
+    for row, rows in _cuts(whole.height, height):
+        for col, cols in _cuts(whole.width, width):
+            yield Window(whole.row + row, whole.col + col, rows, cols)
+
+
+def _cuts(length: int, size: int) -> Iterator[tuple[int, int]]:
+    """Start and length of pieces; a rest too short for a block of UIQI joins the piece before it."""
+    step = length if size >= length else UIQI_BLOCK * max(1, size // UIQI_BLOCK)
+    count = max(1, (length + step - UIQI_BLOCK) // step)
+    for k in range(count):
+        yield k * step, step if k < count - 1 else length - k * step
+
+
+def _read(source: Source, bands: NDArray[np.intp], part: Window) -> FloatArray:
+    return source.read(part.row, part.col, part.height, part.width, bands=bands.tolist())
 
 
 class _Tally:

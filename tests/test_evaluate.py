@@ -19,6 +19,7 @@ from csakd_geo.io.cog import RasterSpec, write_cog
 from csakd_geo.io.encoding import Encoding
 from csakd_geo.metrics import score
 from csakd_geo.spectral import SpectralAxis
+from csakd_geo.tiling import Window
 
 BANDS, HEIGHT, WIDTH = 6, 70, 50
 WAVELENGTH = np.linspace(450, 950, BANDS)
@@ -84,15 +85,32 @@ def test_per_band_scores_are_those_of_each_band_alone(truth: np.ndarray, fused: 
         assert result.per_band["rmse"][band] == pytest.approx(np.sqrt(np.mean((f - t) ** 2)), rel=1e-6)
 
 
-def test_strips_give_the_scores_of_the_whole(
-    truth: np.ndarray, fused: np.ndarray, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("values", [1, BANDS * WIDTH * 32, BANDS * WIDTH * 33])
+def test_parts_give_the_scores_of_the_whole(
+    truth: np.ndarray, fused: np.ndarray, monkeypatch: pytest.MonkeyPatch, values: int
 ) -> None:
     whole = score(fused, truth, ratio=4).to_dict()
-    monkeypatch.setattr(module, "_STRIP_VALUES", 1)
-    strips = run(image(fused), image(truth)).scores.to_dict()
+    monkeypatch.setattr(module, "_PART_VALUES", values)
+    parts = run(image(fused), image(truth)).scores.to_dict()
     for name in (*SCALES, "uiqi", "pixels"):
-        assert strips[name] == pytest.approx(whole[name], rel=1e-6), name
-    assert strips["ssim"] == pytest.approx(whole["ssim"], abs=0.01)  # its windows do not cross strips
+        assert parts[name] == pytest.approx(whole[name], rel=1e-6), name
+    assert parts["ssim"] == pytest.approx(whole["ssim"], abs=0.01)  # its windows do not cross parts
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (31, 400), (95, 33), (200, 130), (64, 64)])
+@pytest.mark.parametrize("values", [1, 5_000, 40_000])
+def test_parts_cover_every_pixel_once_in_whole_blocks(
+    height: int, width: int, values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PART_VALUES", values)
+    covered = np.zeros((height + 3, width + 5), int)
+    for part in module._parts(Window(3, 5, height, width), bands=2):
+        covered[part.slices()] += 1
+        assert (part.row - 3) % 32 == (part.col - 5) % 32 == 0
+        assert part.height >= min(32, height)
+        assert part.width >= min(32, width)
+    assert (covered[3:, 5:] == 1).all()
+    assert covered.sum() == height * width
 
 
 def test_only_the_common_part_counts(truth: np.ndarray, fused: np.ndarray) -> None:
