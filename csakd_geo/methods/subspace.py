@@ -187,8 +187,8 @@ class _MAP:
         left_hsi = subspace.project(hsi) - degrade(z, psf)
         left_msi = msi / a["misfit"][:, None, None] - a["level"][:, None, None] - apply_srf(z, a["sense"])
         right = apply_srf(left_msi, a["sense"].T) + adjoint(left_hsi, psf)
-        right = apply_srf(right, a["rotation"].T)
-        return np.asarray(z + apply_srf(_solve(right, a["values"], psf), a["rotation"]))
+        step = _solve(apply_srf(right, a["rotation"].T), a["values"], psf)
+        return np.asarray(z + apply_srf(step, a["rotation"]))
 
 
 def _blend(truth: FloatArray, estimates: FloatArray) -> FloatArray:
