@@ -228,10 +228,11 @@ def pixel_mapping(
         if transformer is not None:
             wx, wy = transformer.transform(wx, wy)
         wx, wy = wx + shift[0], wy + shift[1]
-        return (
-            inverse.a * wx + inverse.b * wy + inverse.c,
-            inverse.d * wx + inverse.e * wy + inverse.f,
-        )
+        with np.errstate(invalid="ignore"):  # what has no place in the target's CRS comes as infinity
+            return (
+                inverse.a * wx + inverse.b * wy + inverse.c,
+                inverse.d * wx + inverse.e * wy + inverse.f,
+            )
 
     return mapping
 
