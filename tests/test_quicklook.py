@@ -15,7 +15,7 @@ from affine import Affine
 from csakd_geo.errors import InputError, OutputError
 from csakd_geo.io import Source, open_source
 from csakd_geo.quicklook import draw_quicklook
-from csakd_geo.quicklook.spectra import _line, choose_spots
+from csakd_geo.quicklook.spectra import _line, _range, choose_spots
 from csakd_geo.quicklook.view import TRUE_COLOUR, Bands, Lattice, limits, rgba, spectral_angles
 
 NM = np.concatenate([np.arange(420.0, 1340.0, 20.0), np.arange(1480.0, 1760.0, 20.0)])
@@ -222,6 +222,22 @@ def test_spots_differ_in_kind_and_lie_in_the_hsi() -> None:
     for spot in spots:
         assert (spot.row // RATIO, spot.col // RATIO) == (spot.hsi_row, spot.hsi_col)
     assert spots == choose_spots(Bands.of(given["hsi"]), Bands.of(given["fused"]))
+
+
+def test_dark_noise_is_no_spectrum_to_show() -> None:
+    cube = scene()
+    cube[:, :40] = np.random.default_rng(3).normal(0, 0.05, (NM.size, 40, 128))
+    given = images(cube)
+    for spot in choose_spots(Bands.of(given["hsi"]), Bands.of(given["fused"])):
+        assert spot.row >= 40
+
+
+def test_one_band_that_sticks_out_does_not_set_the_scale() -> None:
+    curve = np.linspace(1.0, 2.0, 400)
+    curve[200] = 500.0
+    low, high = _range([curve], [np.array([2.5, np.nan])])
+    assert -1 < low < 0
+    assert 2.5 < high < 3
 
 
 def test_lines_break_at_gaps_and_bad_bands() -> None:

@@ -166,7 +166,8 @@ def _values(facts: dict[str, Any]) -> str:
             parts.append(f"{key} differs by band")
         elif value != plain:
             parts.append(f"{key} {value:g}")
-    parts.append("no nodata value" if facts["nodata"] is None else f"nodata {facts['nodata']}")
+    nodata = facts["nodata"]
+    parts.append("no nodata value" if nodata is None else f"nodata {float(nodata):g}")
     return ", ".join(parts)
 
 

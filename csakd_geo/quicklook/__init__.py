@@ -150,7 +150,7 @@ def _draw_angles(figure: Any, ax: Axes, angles: FloatArray, extent: Extent) -> N
     known = angles[np.isfinite(angles)]
     top = max(float(np.percentile(known, 99)), 1e-3) if known.size else 1.0
     drawn = ax.imshow(angles, extent=extent, interpolation="nearest", cmap="inferno", vmin=0, vmax=top)
-    bar = figure.colorbar(drawn, ax=ax, fraction=0.05, pad=0.02, extend="max")
+    bar = figure.colorbar(drawn, cax=ax.inset_axes((1.03, 0.0, 0.045, 1.0)), extend="max")
     bar.set_label("degrees")
     bar.outline.set_visible(False)
     mean = f"mean {known.mean():.2f}°" if known.size else "no pixel with data in both"

@@ -54,7 +54,8 @@ def choose_spots(hsi: Bands, fused: Bands) -> list[Spot]:
     """Up to three pixels of the HSI that the fused image covers, by the shape of their spectra.
 
     First the one nearest to the mean, then those that differ most from the ones before. The most different
-    hundredth is passed over, because it is mostly noise, and so is the outermost pixel of a large enough HSI.
+    hundredth is passed over, because it is mostly noise; so are pixels darker than a quarter of the median and
+    the outermost ones, where others are left.
 
     Raises
     ------
@@ -69,11 +70,12 @@ def choose_spots(hsi: Bands, fused: Bands) -> list[Spot]:
     spectra = lattice.pick(a, bands.tolist())
     norm = np.linalg.norm(spectra, axis=0)
     usable = np.isfinite(norm) & (norm > 0) & np.isfinite(lattice.pick(b, fused.good[:1].tolist())[0])
-    inner = (x > 1) & (x < a.width - 1) & (y > 1) & (y < a.height - 1)
-    if (usable & inner).sum() >= 3:
-        usable &= inner
     if not usable.any():
         raise InputError(f"'{a.name}' and '{b.name}' share no pixel with data, so there is nothing to draw.")
+    inner = (x > 1) & (x < a.width - 1) & (y > 1) & (y < a.height - 1)
+    for wanted in (norm > np.median(norm[usable]) / 4, inner):
+        if (usable & wanted).sum() >= len(_COLOURS):
+            usable &= wanted
     shapes = spectra[:, usable].astype(np.float64)
     if bands.size == 1:  # one band has no shape: compare its brightness with the mean
         shapes = np.concatenate([shapes, np.full_like(shapes, shapes.mean())])
@@ -135,6 +137,7 @@ def draw_spectra(
                 zorder=5,
             )
         _finish(ax, spot, caption, nm)
+    axes[0].set_ylim(*_range([curve[fused.good] for curve in curves], [point * gain for point in points]))
     axes[0].set_ylabel(fused.source.units.capitalize() or "Value")
     handles = [Line2D([], [], color=_GREY, lw=1.3, label="HSI pixel around it")] if with_hsi else []
     handles.append(Line2D([], [], color=_COLOURS[0], lw=2.4, label="fused pixel (in the colour of its mark)"))
@@ -163,6 +166,15 @@ def _line(bands: Bands, values: FloatArray, nm: bool) -> tuple[FloatArray, Float
     limit = max(_GAP, 2.5 * float(np.median(steps)) if steps.size else 0.0) if nm else 1.5
     breaks = np.flatnonzero(steps > limit) + 1
     return np.insert(x, breaks, np.nan), np.insert(values[bands.good].astype(np.float64), breaks, np.nan)
+
+
+def _range(curves: Sequence[FloatArray], points: Sequence[FloatArray]) -> tuple[float, float]:
+    """Lower and upper end of the ordinate; a few bands that stick out, as beside water vapour, do not count."""
+    ends = [np.nanpercentile(c, (1, 99)) for c in curves if np.isfinite(c).any()]
+    known = np.concatenate([*ends, *(p[np.isfinite(p)] for p in points), [0.0]])
+    low, high = float(known.min()), float(known.max())
+    room = 0.08 * (high - low) or 1.0
+    return low - room / 2, high + room
 
 
 def _gain(

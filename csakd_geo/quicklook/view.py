@@ -20,7 +20,7 @@ Extent = tuple[float, float, float, float]
 #: Pixels per side that an image is drawn with at most.
 SIDE = 1000
 #: Values read at a time.
-_CHUNK_VALUES = 1 << 24
+_CHUNK_VALUES = 1 << 23
 #: Wavelengths in nm of red, green and blue, and what the composite is called; the first that fits is taken.
 TRUE_COLOUR = (((650.0, 550.0, 475.0), "true colour"),)
 FALSE_COLOUR = (((1650.0, 835.0, 655.0), "SWIR, NIR, red"), ((835.0, 655.0, 555.0), "NIR, red, green"))
@@ -163,7 +163,9 @@ def spectral_angles(lattice: Lattice, fused: Bands, truth: Bands) -> FloatArray:
     rows = lattice.chunk(a, pairs.shape[1])
     for start in range(0, lattice.rows.size, rows):
         part = slice(start, start + rows)
-        f, t = (lattice.pick(s, p.tolist(), part) for s, p in zip((a, b), pairs, strict=True))
+        f, t = (
+            lattice.pick(s, p.tolist(), part).astype(np.float64) for s, p in zip((a, b), pairs, strict=True)
+        )
         norm = np.linalg.norm(f, axis=0) * np.linalg.norm(t, axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
             angles[part] = np.degrees(np.arccos(np.clip((f * t).sum(0) / norm, -1, 1)))
