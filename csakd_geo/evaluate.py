@@ -265,8 +265,7 @@ class _Tally:
     def __init__(self, bands: int) -> None:
         self.count = 0
         self.peak = np.full(bands, -np.inf)
-        # of fused, truth, their squares, their product and the squared difference
-        self.sums = np.zeros((6, bands))
+        self.sums = np.zeros((6, bands))  # fused, truth, squares of both, product, squared difference
 
     def add(self, fused: FloatArray, truth: FloatArray) -> None:
         valid = np.isfinite(fused).all(0) & np.isfinite(truth).all(0)
