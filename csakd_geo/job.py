@@ -26,6 +26,7 @@ from csakd_geo.engine.threads import one_blas_thread
 from csakd_geo.errors import OutputError, SpectralError
 from csakd_geo.grid import lay_grid
 from csakd_geo.io import open_source
+from csakd_geo.io.axes import read_wavelengths
 from csakd_geo.methods.base import Fitted
 from csakd_geo.options import FuseOptions, make_options
 from csakd_geo.pair import Pair
@@ -120,7 +121,8 @@ def draft_job(hsi: Any, msi: Any, options: FuseOptions) -> Draft:
     CsakdGeoError
         With one sentence on what does not fit.
     """
-    hsi_source, msi_source = open_source(hsi), open_source(msi)
+    axis = None if options.wavelengths is None else read_wavelengths(options.wavelengths)
+    hsi_source, msi_source = open_source(hsi, axis=axis), open_source(msi)
     warnings = _look(hsi_source, msi_source)
     area = None if options.aoi is None else read_area(options.aoi, msi_source)
     given = options.shift if isinstance(options.shift, tuple) else (0.0, 0.0)

@@ -36,6 +36,8 @@ class FuseOptions(BaseModel):
         Vector file whose features bound the output.
     bands : str or None
         HSI bands to write: numbers from 1, or wavelengths such as ``450-680nm``.
+    wavelengths : Path or None
+        CSV or ENVI header with the HSI's wavelengths, where its file states none.
     shift : "auto", "none" or (float, float)
         Offset added to the HSI's coordinates, in metres of the MSI's CRS.
     adapt_minutes : float
@@ -57,6 +59,7 @@ class FuseOptions(BaseModel):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     aoi: Path | None = None
     bands: str | None = None
+    wavelengths: Path | None = None
     shift: Literal["auto", "none"] | tuple[float, float] = "auto"
     adapt_minutes: float = Field(default=3.0, ge=0, le=1440)
     seed: int = Field(default=0, ge=0)

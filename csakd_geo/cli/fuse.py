@@ -127,6 +127,7 @@ def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int
 @click.option("--device", help="auto (default), cpu, cuda or cuda:N.")
 @click.option("--aoi", type=click.Path(path_type=Path), help="Vector file whose polygons bound the output.")
 @click.option("--bands", help="HSI bands to write, such as 1-50,450-680nm.")
+@click.option("--wavelengths", type=click.Path(path_type=Path), help="CSV or ENVI header for the HSI's bands.")
 @click.option("--shift", callback=_shift, help="auto (default), none, or DX,DY in metres added to the HSI.")
 @click.option("--adapt-minutes", type=float, help="Training time at most (default 3); 0 trains nothing.")
 @click.option("--seed", type=int, help="Of everything random (default 0).")

@@ -8,6 +8,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import geometry_mask
+from scipy.ndimage import distance_transform_edt
 from shapely import from_wkb
 
 from csakd_geo.errors import GridError, InputError
@@ -23,6 +24,7 @@ BoolArray = NDArray[np.bool_]
 
 _WHOLE = 400 * 400  # LR cells up to which a fit sees the whole scene
 _BLOCKS, _SIDE = 4, 96  # otherwise: blocks per axis and their side in LR cells
+_NEAR = 3  # LR cells within which a masked pixel repeats the nearest valid one
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +38,7 @@ class Scene:
     hsi_bands, msi_bands : tuple of int
         Good bands, zero-based.
     hsi_fill, msi_fill : ndarray (band,)
-        What masked pixels of the good bands are filled with: the scene's medians.
+        The scene's medians: what masked pixels are filled with, unless a valid one is near.
     area : bytes or None
         WKB of the area of interest in the MSI's CRS.
     """
@@ -64,22 +66,31 @@ class Scene:
         valid : ndarray (y * ratio, x * ratio) bool
             False where either image is masked or the pixel lies outside footprint or area.
         """
-        r = self.grid.ratio
-        hsi = read_hsi(self.hsi, self.grid, window, self.hsi_bands)
-        msi = read_msi(self.msi, self.grid, window, self.msi_bands)
+        hsi, msi = self._read(window)
         missing_hsi, missing_msi = np.isnan(hsi), np.isnan(msi)
-        low = ~missing_hsi.any(0)
-        high = ~missing_msi.any(0)
+        if missing_hsi.any() or missing_msi.any():
+            # a filled pixel takes the value of a near valid one, which may lie just outside
+            around = _grown(window, _NEAR, self.frame)
+            hsi, msi = self._read(around)
+            _fill(hsi, self.hsi_fill, _NEAR)
+            _fill(msi, self.msi_fill, _NEAR * self.grid.ratio)
+            r = self.grid.ratio
+            hsi = hsi[:, *window.slices(around)]
+            msi = msi[:, *window.scaled(r).slices(around.scaled(r))]
+        low, high = ~missing_hsi.any(0), ~missing_msi.any(0)
+        r = self.grid.ratio
         whole = high.reshape(window.height, r, window.width, r).all((1, 3))
-        if missing_hsi.any():
-            hsi = np.where(missing_hsi, self.hsi_fill[:, None, None], hsi)
-        if missing_msi.any():
-            msi = np.where(missing_msi, self.msi_fill[:, None, None], msi)
         valid = high & np.repeat(np.repeat(low, r, 0), r, 1)
         valid &= covered(self.hsi, self.grid, window)
         if self.area is not None:
             valid &= self._inside(window)
-        return Block(hsi.astype(np.float32), msi.astype(np.float32), np.asarray(low & whole)), valid
+        return Block(np.ascontiguousarray(hsi), np.ascontiguousarray(msi), np.asarray(low & whole)), valid
+
+    def _read(self, window: Window) -> tuple[FloatArray, FloatArray]:
+        return (
+            read_hsi(self.hsi, self.grid, window, self.hsi_bands),
+            read_msi(self.msi, self.grid, window, self.msi_bands),
+        )
 
     def _inside(self, window: Window) -> BoolArray:
         fine = window.scaled(self.grid.ratio)
@@ -127,6 +138,30 @@ class Scene:
     def with_grid(self, grid: FusionGrid) -> Scene:
         """The same images on another grid."""
         return replace(self, grid=grid)
+
+
+def _grown(window: Window, by: int, frame: Window) -> Window:
+    return Window(
+        window.row - by, window.col - by, window.height + 2 * by, window.width + 2 * by
+    ).intersect(frame)
+
+
+def _fill(cube: FloatArray, medians: FloatArray, reach: int) -> None:
+    """Fill NaN in place: the nearest valid pixel's value within ``reach`` pixels, else the median.
+
+    A pixel that misses one band counts as missing for the search, but keeps its other bands.
+    """
+    missing = np.isnan(cube)
+    masked = missing.any(0)
+    if not masked.any():
+        return
+    if masked.all():
+        cube[...] = np.where(missing, medians[:, None, None], cube)
+        return
+    distance, (rows, columns) = distance_transform_edt(masked, return_indices=True)
+    for band, gaps, median in zip(cube, missing, medians, strict=True):
+        nearest = band[rows, columns]
+        band[gaps] = np.where(distance > reach, median, nearest)[gaps]
 
 
 def open_scene(hsi: Source, msi: Source, grid: FusionGrid, *, area: bytes | None = None) -> Scene:
