@@ -151,11 +151,11 @@ def _look(hsi: Source, msi: Source) -> list[str]:
             "are the two inputs swapped? Give the hyperspectral image first."
         )
     warnings = []
-    for source, kind in ((hsi, "HSI"), (msi, "MSI")):
-        if source.crs is None:
-            warnings.append(
-                f"The {kind} '{source.name}' has no CRS; its coordinates are taken to be in the other image's."
-            )
+    lacking = [f"the {kind} '{s.name}'" for s, kind in ((hsi, "HSI"), (msi, "MSI")) if s.crs is None]
+    if len(lacking) == 1:
+        warnings.append(f"No CRS in {lacking[0]}; its coordinates are taken to be in the other image's.")
+    elif lacking:
+        warnings.append(f"No CRS in {' and '.join(lacking)}; the output will have none, only positions.")
     if not hsi.axis.has_wavelengths:
         warnings.append(f"The HSI '{hsi.name}' states no wavelengths; the output will have none either.")
     return warnings

@@ -196,7 +196,9 @@ def _finish_map(ax: Axes, spots: Sequence[Spot], lattice: Lattice, extent: Exten
     ax.set_aspect("equal")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-        axis.set_major_formatter(ScalarFormatter(useOffset=False))
+        plain = ScalarFormatter(useOffset=False)
+        plain.set_scientific(False)
+        axis.set_major_formatter(plain)
     ax.tick_params(labelsize=9, length=3)
 
 

@@ -74,6 +74,8 @@ class Bands:
             if bool((distance.min(1) <= _REACH).all()):
                 found = [int(self.good[i]) for i in distance.argmin(1)]
                 return found, f"{label}: {', '.join(f'{axis.wavelength[b]:.0f}' for b in found)} nm"
+        if self.good.size == 3 and not self.in_nm:
+            places = (0.0, 0.5, 1.0)  # a camera's bands come as red, green, blue
         found = [int(self.good[round(p * (self.good.size - 1))]) for p in places]
         return found, "bands " + ", ".join(str(b + 1) for b in found)
 
