@@ -163,14 +163,17 @@ def _upsample_axis(cube: FloatArray, axis: int, ratio: int, shift: float) -> Flo
     pads[axis] = (pad_low, pad_high)
     padded = np.moveaxis(np.pad(cube, pads, mode="edge"), axis, 0)
     out = np.empty((size, ratio, *padded.shape[1:]), cube.dtype)
+    weights = cubic_weights(position - first)
     for phase in range(ratio):
-        weights = _keys(float(position[phase] - first[phase]))
         start = pad_low + int(first[phase]) - 1
-        out[:, phase] = sum(w * padded[start + k : start + k + size] for k, w in enumerate(weights))
+        out[:, phase] = sum(
+            float(w[phase]) * padded[start + k : start + k + size] for k, w in enumerate(weights)
+        )
     return np.moveaxis(out.reshape(size * ratio, *padded.shape[1:]), 0, axis)
 
 
-def _keys(t: float) -> tuple[float, float, float, float]:
+def cubic_weights(t: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Weights of the samples at -1, 0, 1 and 2 for a value at ``t`` from 0 to 1 (Keys 1981, a = -1/2)."""
     t2, t3 = t * t, t * t * t
     return (
         (-t3 + 2 * t2 - t) / 2,

@@ -9,17 +9,16 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
-from rasterio.warp import reproject
 
-from csakd_geo.grid import FusionGrid, pixel_mapping
+from csakd_geo.degrade import cubic_weights
+from csakd_geo.grid import FusionGrid, PixelMapping, pixel_mapping
 from csakd_geo.io.source import Source
 from csakd_geo.tiling import Window
 
 FloatArray = NDArray[np.float32]
+Positions = NDArray[np.floating]
 
-_REACH = 4  # source pixels around a warped window that a cubic kernel may touch
-_TOLERANCE = 1e-6  # pixels: windows of a warp agree with the whole (DESIGN 4)
+_REACH = 4  # HSI pixels by which the HSI's edge is continued; there is nothing further out
 
 
 def read_msi(source: Source, grid: FusionGrid, window: Window, bands: Sequence[int]) -> FloatArray:
@@ -43,42 +42,24 @@ def read_msi(source: Source, grid: FusionGrid, window: Window, bands: Sequence[i
 def read_hsi(source: Source, grid: FusionGrid, window: Window, bands: Sequence[int]) -> FloatArray:
     """HSI of a window of LR cells, ``(hsi_band, y, x)``: as it is where it nests, else warped.
 
-    The warp is cubic and windowed; where the frame reaches out of the HSI its edge is replicated.
+    Every cell's centre is mapped exactly and interpolated by itself, so a window has the values
+    of the whole (GDAL's warps depend on the window by up to 11 in 6500). Where the frame reaches
+    out of the HSI its edge is replicated.
     """
     if grid.nested:
         return _read_padded(
             source, grid.hsi_row + window.row, grid.hsi_col + window.col, window.height, window.width, bands
         )
-    target = _Target(
-        source.name,
-        CRS.from_wkt(grid.crs) if grid.crs else None,
-        grid.lr_affine * Affine.translation(window.col, window.row),
-        window.height,
-        window.width,
+    rows, cols = np.arange(window.height) + window.row + 0.5, np.arange(window.width) + window.col + 0.5
+    y, x = np.meshgrid(rows, cols, indexing="ij")
+    u, v = _to_source(source, grid)(x.ravel(), y.ravel())
+    near = (np.abs(u - source.width / 2) < source.width / 2 + _REACH) & (
+        np.abs(v - source.height / 2) < source.height / 2 + _REACH
     )
-    # the shift belongs to the HSI; moving the target the other way is the same
-    moved = Affine.translation(-grid.shift_x, -grid.shift_y) * target.transform
-    target = _Target(target.name, target.crs, moved, target.height, target.width)
-    row, col, height, width = _source_window(source, target)
-    data = _read_padded(source, row, col, height, width, bands)
-    out = np.full((len(bands), window.height, window.width), np.nan, np.float32)
-    crs = source.crs or target.crs or CRS.from_epsg(3857)
-    reproject(
-        data,
-        out,
-        src_transform=source.transform * Affine.translation(col, row),
-        src_crs=crs,
-        dst_transform=target.transform,
-        dst_crs=target.crs or crs,
-        src_nodata=np.nan,
-        dst_nodata=np.nan,
-        resampling=Resampling.cubic,
-        tolerance=_TOLERANCE,
-        XSCALE=1,
-        YSCALE=1,
-        UNIFIED_SRC_NODATA="NO",
-    )
-    return out
+    out = np.full((len(bands), x.size), np.nan, np.float32)
+    if near.any():
+        out[:, near] = _read_cubic(source, u[near] - 0.5, v[near] - 0.5, bands)
+    return out.reshape(len(bands), *x.shape)
 
 
 def covered(source: Source, grid: FusionGrid, window: Window) -> NDArray[np.bool_]:
@@ -87,18 +68,10 @@ def covered(source: Source, grid: FusionGrid, window: Window) -> NDArray[np.bool
     shape = (window.height * r, window.width * r)
     if grid.nested:
         return np.ones(shape, bool)  # the output window is the footprint
-    target = _Target(
-        source.name,
-        CRS.from_wkt(grid.crs) if grid.crs else None,
-        Affine.translation(-grid.shift_x, -grid.shift_y)
-        * grid.lr_affine
-        * Affine.translation(window.col, window.row),
-        window.height,
-        window.width,
-    )
-    mapping = pixel_mapping(target, source)
+    mapping = _to_source(source, grid)
     # cell corners are mapped exactly, pixel centres between them linearly
-    y, x = np.meshgrid(np.arange(window.height + 1.0), np.arange(window.width + 1.0), indexing="ij")
+    rows, cols = np.arange(window.height + 1.0) + window.row, np.arange(window.width + 1.0) + window.col
+    y, x = np.meshgrid(rows, cols, indexing="ij")
     u, v = mapping(x.ravel(), y.ravel())
     at = (np.arange(r) + 0.5) / r
 
@@ -114,8 +87,8 @@ def covered(source: Source, grid: FusionGrid, window: Window) -> NDArray[np.bool
 
 
 @dataclass(frozen=True, slots=True)
-class _Target:
-    """The georeference of a warped window."""
+class _Frame:
+    """The georeference of the frame's LR cells, moved against the HSI's shift."""
 
     name: str
     crs: CRS | None
@@ -124,24 +97,48 @@ class _Target:
     width: int
 
 
-def _source_window(source: Source, target: _Target) -> tuple[int, int, int, int]:
-    """Rows and columns of the source that a warped window touches; may reach out of it."""
-    mapping = pixel_mapping(target, source)
-    y, x = np.meshgrid(
-        np.linspace(0, target.height, min(target.height, 32) + 1),
-        np.linspace(0, target.width, min(target.width, 32) + 1),
-        indexing="ij",
-    )
-    u, v = mapping(x.ravel(), y.ravel())
-    u, v = u[np.isfinite(u)], v[np.isfinite(v)]
-    if u.size == 0:
-        return 0, 0, 1, 1
-    # no further out than the edge that is replicated there
-    left = int(np.clip(np.floor(u.min()) - _REACH, -_REACH, source.width - 1))
-    top = int(np.clip(np.floor(v.min()) - _REACH, -_REACH, source.height - 1))
-    right = int(np.clip(np.ceil(u.max()) + _REACH, left + 1, source.width + _REACH))
-    bottom = int(np.clip(np.ceil(v.max()) + _REACH, top + 1, source.height + _REACH))
-    return top, left, bottom - top, right - left
+def _to_source(source: Source, grid: FusionGrid) -> PixelMapping:
+    """From LR cells of the frame to pixels of an HSI that does not nest."""
+    transform = Affine.translation(-grid.shift_x, -grid.shift_y) * grid.lr_affine
+    crs = CRS.from_wkt(grid.crs) if grid.crs else None
+    return pixel_mapping(_Frame(source.name, crs, transform, grid.lr_height, grid.lr_width), source)
+
+
+def _read_cubic(source: Source, x: Positions, y: Positions, bands: Sequence[int]) -> FloatArray:
+    """Cubic interpolation (Keys 1981) at columns and rows of pixel centres, ``(band, n)``.
+
+    Edges are replicated. A value is missing where the nearest pixel is; other missing pixels
+    count as that one, so a hole grows in its own band alone and by no more than half a pixel.
+    """
+    first_x, first_y = np.floor(x).astype(int), np.floor(y).astype(int)
+    left, right = _touched(first_x, source.width)
+    top, bottom = _touched(first_y, source.height)
+    data = source.read(top, left, bottom - top, right - left, bands=list(bands))
+
+    def pixels(column: NDArray[np.intp], row: NDArray[np.intp]) -> FloatArray:
+        column = np.clip(column - left, 0, right - left - 1)
+        row = np.clip(row - top, 0, bottom - top - 1)
+        return np.take(data.reshape(len(data), -1), row * (right - left) + column, axis=1)
+
+    hole = np.isnan(data).any()
+    nearest = pixels(np.floor(x + 0.5).astype(int), np.floor(y + 0.5).astype(int))
+    weights_x, weights_y = cubic_weights(x - first_x), cubic_weights(y - first_y)
+    out = np.zeros((len(bands), x.size), np.float32)
+    for j, weight_y in enumerate(weights_y):
+        for i, weight_x in enumerate(weights_x):
+            values = pixels(first_x + (i - 1), first_y + (j - 1))
+            if hole:
+                values = np.where(np.isnan(values), nearest, values)
+            out += (weight_y * weight_x).astype(np.float32) * values
+    if hole:
+        out[np.isnan(nearest)] = np.nan
+    return out
+
+
+def _touched(first: NDArray[np.intp], size: int) -> tuple[int, int]:
+    """Range of pixels along an axis that interpolation from these positions looks at."""
+    low = int(np.clip(first.min() - 1, 0, size - 1))
+    return low, int(np.clip(first.max() + 3, low + 1, size))
 
 
 def _read_padded(
