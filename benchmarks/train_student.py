@@ -103,6 +103,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--features", type=int, default=32)
+    parser.add_argument("--signs", action="store_true", help="turn signs of coefficients at random")
     parser.add_argument("--no-teacher", action="store_true")
     args = parser.parse_args()
 
@@ -156,7 +157,14 @@ def main() -> None:
         )
 
     settings = Settings(
-        minutes=args.minutes, rate=args.rate, seed=args.seed, crop=12, check_every=60, batch=4
+        minutes=args.minutes,
+        rate=args.rate,
+        seed=args.seed,
+        crop=10,
+        check_every=60,
+        batch=2,
+        examples=4,
+        signs=args.signs,
     )
     outcome = distil(student, teacher, learn, held, settings, progress=progress)
     scores = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -40,13 +40,17 @@ class Settings:
     rate : float
         Learning rate of AdamW at the start; falls to zero along a cosine.
     batch : int
-        Crops per step, all from one example.
+        Crops taken from one example.
+    examples : int
+        Examples whose gradients are added up in one step.
     crop : int
         LR pixels per side of a crop.
     check_every : float
         Seconds between looks at the held-out examples; with ``steps`` it is a twentieth of them
         instead, so that a run does not depend on the machine's speed.
     seed : int
+    signs : bool
+        Turn the signs of the coefficients at random, so that no order of theirs is learned.
     weights : LossWeights
     """
 
@@ -54,6 +58,7 @@ class Settings:
     steps: int | None = None
     rate: float = 3e-4
     batch: int = 4
+    examples: int = 1
     crop: int = 16
     check_every: float = 20.0
     seed: int = 0
@@ -153,8 +158,9 @@ def distil(
         for group in (optimizer, teacher_optimizer):
             if group is not None:
                 _set_rate(group, settings.rate * 0.5 * (1 + float(np.cos(np.pi * share))))
-        batch = _draw(learn[int(rng.integers(len(learn)))], settings, rng)
-        _step(student, teacher, adapter, optimizer, teacher_optimizer, batch, settings.weights)
+        drawn = rng.integers(len(learn), size=settings.examples)
+        batches = [_draw(learn[int(k)], settings, rng) for k in drawn]
+        _step(student, teacher, adapter, optimizer, teacher_optimizer, batches, settings.weights)
         step += 1
     student.load_state_dict(best_state)
     student.eval()
@@ -178,7 +184,7 @@ def _draw(example: Example, settings: Settings, rng: np.random.Generator) -> _Ba
     """Random crops of one example, turned and flipped, with random signs of the coefficients."""
     height, width = example.usable.shape
     side = min(settings.crop, height, width)
-    signs = rng.choice(np.array([-1.0, 1.0], np.float32), len(example.hsi)) if settings.signs else np.ones(len(example.hsi), np.float32)
+    signs = rng.choice(np.array([-1.0, 1.0] if settings.signs else [1.0], np.float32), len(example.hsi))
     r = example.ratio
     corners = [(y, x) for y in range(height - side + 1) for x in range(width - side + 1)]
     usable = [c for c in corners if example.usable[c[0] : c[0] + side, c[1] : c[1] + side].mean() > 0.9]
@@ -208,37 +214,47 @@ def _step(
     adapter: nn.Module | None,
     optimizer: torch.optim.Optimizer,
     teacher_optimizer: torch.optim.Optimizer | None,
-    batch: _Batch,
+    batches: Sequence[_Batch],
     weights: LossWeights,
 ) -> None:
-    base_loss = supervised(batch.spectra(batch.base), batch.truth, weights).detach() + 1e-12
-    guide: tuple[Tensor, Tensor] | None = None
-    if teacher is not None and teacher_optimizer is not None:
-        teacher.train()
-        output, features = teacher(batch.hsi, batch.msi, batch.base)
+    """One step of each network over the mean of the batches' losses."""
+    for group in (optimizer, teacher_optimizer):
+        if group is not None:
+            group.zero_grad(set_to_none=True)
+    for batch in batches:
+        base_loss = supervised(batch.spectra(batch.base), batch.truth, weights).detach() + 1e-12
+        guide: tuple[Tensor, Tensor] | None = None
+        if teacher is not None:
+            teacher.train()
+            output, features = teacher(batch.hsi, batch.msi, batch.base)
+            spectra = batch.spectra(output)
+            _add_gradient(supervised(spectra, batch.truth, weights) / base_loss, len(batches))
+            guide = spectra.detach(), features.detach()
+        student.train()
+        output, features = student(batch.hsi, batch.msi, batch.base)
         spectra = batch.spectra(output)
-        _descend(supervised(spectra, batch.truth, weights) / base_loss, teacher, teacher_optimizer)
-        guide = spectra.detach(), features.detach()
-    student.train()
-    output, features = student(batch.hsi, batch.msi, batch.base)
-    spectra = batch.spectra(output)
-    loss = supervised(spectra, batch.truth, weights) / base_loss
-    if guide is not None:
-        shown = features if adapter is None else adapter(features)
-        response_only = LossWeights(response=weights.response, feature=0)
-        feature_only = LossWeights(response=0, feature=weights.feature)
-        loss = loss + distilled(spectra, shown, *guide, response_only) / base_loss
-        loss = loss + distilled(spectra, shown, *guide, feature_only)
-    _descend(loss, student, optimizer)
+        loss = supervised(spectra, batch.truth, weights) / base_loss
+        if guide is not None:
+            shown = features if adapter is None else adapter(features)
+            response_only = replace(weights, feature=0.0)
+            feature_only = replace(weights, response=0.0)
+            loss = loss + distilled(spectra, shown, *guide, response_only) / base_loss
+            loss = loss + distilled(spectra, shown, *guide, feature_only)
+        _add_gradient(loss, len(batches))
+    _descend(student, optimizer)
+    if teacher is not None and teacher_optimizer is not None:
+        _descend(teacher, teacher_optimizer)
 
 
-def _descend(loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def _add_gradient(loss: Tensor, parts: int) -> None:
     if not torch.isfinite(loss):
         raise ModelError(
             "The training loss is not a number; lower the learning rate or check the data for NaN."
         )
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    (loss / parts).backward()
+
+
+def _descend(network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimizer.step()
 
