@@ -186,10 +186,9 @@ def test_gdal_agrees_to_its_own_tolerance() -> None:
         XSCALE=1,
         YSCALE=1,
     )
-    both = np.isfinite(found + expected)
-    both[:, [0, 1, -2, -1]] = both[:, :, [0, 1, -2, -1]] = False  # it treats edges in another way
-    assert both.mean() > 0.8
-    assert np.sqrt(np.square(found - expected)[both].mean()) < 10  # of 6500
+    difference = (found - expected)[:, 5:-5, 5:-5]  # GDAL treats edges in another way
+    assert np.nanmax(np.abs(difference)) < 0.5  # of 6500
+    assert np.isfinite(difference).mean() > 0.9
 
 
 def nested_scene(ratio: int = 3, *, off: tuple[int, int] = (0, 0)) -> tuple[Cube, Cube, FusionGrid]:
