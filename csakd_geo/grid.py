@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -218,9 +219,7 @@ def pixel_mapping(
     forward = source.transform
     transformer = None
     if source.crs and target.crs and source.crs != target.crs:
-        transformer = Transformer.from_crs(
-            ProjCRS.from_user_input(source.crs), ProjCRS.from_user_input(target.crs), always_xy=True
-        )
+        transformer = _transformer(source.crs.to_wkt(), target.crs.to_wkt())
 
     def mapping(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
         wx = forward.a * x + forward.b * y + forward.c
@@ -235,6 +234,11 @@ def pixel_mapping(
             )
 
     return mapping
+
+
+@lru_cache(maxsize=32)  # one takes 50 ms to build; threads may share it
+def _transformer(source: str, target: str) -> Transformer:
+    return Transformer.from_crs(ProjCRS.from_wkt(source), ProjCRS.from_wkt(target), always_xy=True)
 
 
 def _nearest(value: float) -> int:
