@@ -55,10 +55,6 @@ class Networks:
         self.pair, self.response, self.options, self.device = pair, response, options, device
         self.report, self.keep = report, keep
         self.trained: Outcome | None = None
-        if options.model is not None and options.method not in ("auto", CSAKD.name):
-            raise InputError(
-                f"--model runs the network, but --method {options.method} was asked for; leave one of them out."
-            )
         self.asked = find_model(options.model) if options.model is not None else None
 
     def check_asked(self) -> list[str]:

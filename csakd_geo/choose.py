@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csakd_geo.errors import ModelError
+from csakd_geo.errors import InputError, ModelError
 from csakd_geo.methods import get_method
 from csakd_geo.methods.base import Method
 from csakd_geo.methods.csakd import CSAKD
 from csakd_geo.metrics import score_blocks
-from csakd_geo.models import fitting_models
+from csakd_geo.models import find_model, fitting_models
 from csakd_geo.pair import Block, Pair, degrade_pair
 from csakd_geo.response import Response, estimate_response
 
@@ -135,10 +135,7 @@ def choose_method(
     path = network()
     if method == CSAKD.name:
         if path is None:
-            raise ModelError(
-                "No bundled or registered model fits this pair and training is off (--adapt-minutes 0); "
-                "give --model FILE, allow training, or use --method coupled-map."
-            )
+            raise ModelError(f"No bundled or registered model fits this pair and {_no_training(pair)}.")
         return Choice(make(path), "asked for", {})
     if not large_enough(pair):
         if path is None:
@@ -155,6 +152,39 @@ def choose_method(
     best = best_of(scores)
     chosen = next(m for m in candidates if m.name == best)
     return Choice(chosen, "best of those compared on held-out blocks one level down", scores)
+
+
+def _no_training(pair: Pair) -> str:
+    """Why none was trained, and what to do."""
+    if large_enough(pair):
+        return (
+            "training is off (--adapt-minutes 0); give --model FILE, allow training, "
+            f"or use --method {CLASSICAL[0]}"
+        )
+    return (
+        f"it is under {MIN_COMPARED} x {MIN_COMPARED} HSI pixels, too small to train one; give --model FILE "
+        f"or use --method {CLASSICAL[0]}"
+    )
+
+
+def check_names(*, method: str, model: str | None) -> None:
+    """Refuse a method or model that there is not, before any work.
+
+    Raises
+    ------
+    InputError
+        If the method is unknown, or a classical one was asked for together with a model.
+    ModelError
+        If the model is unknown.
+    """
+    if method not in ("auto", CSAKD.name):
+        get_method(method)
+        if model is not None:
+            raise InputError(
+                f"--model runs the network, but --method {method} was asked for; leave one of them out."
+            )
+    if model is not None:
+        find_model(model)
 
 
 def fitting_model(pair: Pair) -> Path | None:

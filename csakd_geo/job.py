@@ -18,7 +18,7 @@ from csakd_geo._version import __version__
 from csakd_geo.adapt import Networks
 from csakd_geo.area import read_area
 from csakd_geo.budget import Budget, estimate, pick_supertile
-from csakd_geo.choose import Choice, choose_method
+from csakd_geo.choose import Choice, check_names, choose_method
 from csakd_geo.engine.graph import lazy_cube
 from csakd_geo.engine.halo import measure_halo
 from csakd_geo.engine.scene import Scene, open_scene
@@ -121,6 +121,7 @@ def draft_job(hsi: Any, msi: Any, options: FuseOptions) -> Draft:
     CsakdGeoError
         With one sentence on what does not fit.
     """
+    check_names(method=options.method, model=options.model)
     axis = None if options.wavelengths is None else read_wavelengths(options.wavelengths)
     hsi_source, msi_source = open_source(hsi, axis=axis), open_source(msi)
     warnings = _look(hsi_source, msi_source)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
 from csakd_geo.errors import InputError
 from csakd_geo.tiling import Blend
@@ -52,7 +52,7 @@ class FuseOptions(BaseModel):
     ratio: int | None = Field(default=None, ge=2, le=64)
     tile: int | None = Field(default=None, ge=16, le=8192)
     supertile: int | None = Field(default=None, ge=16, le=16384)
-    halo: int | Literal["auto"] | None = None
+    halo: Annotated[int, Field(ge=0)] | Literal["auto"] | None = None
     blend: Blend = "crop"
     statistics: Literal["scene", "tile"] = "scene"
     dtype: Literal["int16", "float32"] = "int16"
@@ -60,7 +60,7 @@ class FuseOptions(BaseModel):
     aoi: Path | None = None
     bands: str | None = None
     wavelengths: Path | None = None
-    shift: Literal["auto", "none"] | tuple[float, float] = "auto"
+    shift: Literal["auto", "none"] | tuple[FiniteFloat, FiniteFloat] = "auto"
     adapt_minutes: float = Field(default=3.0, ge=0, le=1440)
     seed: int = Field(default=0, ge=0)
 

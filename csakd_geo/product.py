@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,16 @@ from csakd_geo.io.encoding import choose_encoding
 from csakd_geo.job import Job, Report
 
 
-def check_target(target: Path, *, overwrite: bool) -> None:
+def check_target(target: Path, *, overwrite: bool, inputs: Sequence[str] = ()) -> None:
     """Refuse a target that cannot or must not be written, before any work.
+
+    Parameters
+    ----------
+    target : Path
+    overwrite : bool
+        Whether it may exist.
+    inputs : sequence of str
+        What it must not be, whatever ``overwrite`` says.
 
     Raises
     ------
@@ -35,6 +43,8 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         )
     if target.suffix.lower() not in (".tif", ".tiff"):
         raise OutputError(f"The output '{target.name}' must end in .tif or .tiff.")
+    if any(Path(path).exists() and target.exists() and target.samefile(path) for path in inputs):
+        raise OutputError(f"The output '{target}' is one of the inputs; choose another name.")
     if target.exists() and not overwrite:
         raise OutputError(f"The output '{target}' exists; give --overwrite to replace it.")
     if not target.parent.is_dir():
@@ -71,6 +81,11 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report) -> int:
     -------
     int
         Number of values that were clipped by the encoding.
+
+    Raises
+    ------
+    OutputError
+        If the disk is full or the target cannot be written; the working folder is removed then.
     """
     scene, plan, bands = job.scene, job.plan, job.draft.bands
     encoding = choose_encoding(job.draft.options.dtype, source=scene.hsi, p999=job.level)
@@ -81,20 +96,24 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report) -> int:
         "inputs": [scene.hsi.fingerprint(), scene.msi.fingerprint()],
     }
     store.begin({**record, "key": key_of(record)}, job.fitted.to_bytes())
-    tasks = writing_tasks(scene, job.choice.method, job.fitted, plan, bands, encoding, store)
-    clipped = sum(run_tasks(tasks, lambda share: report("fuse", share, job.choice.method.name)))
-    grid = scene.grid
-    spec = RasterSpec(
-        height=grid.height,
-        width=grid.width,
-        transform=grid.output_affine,
-        crs=CRS.from_wkt(grid.crs) if grid.crs else None,
-        axis=output_axis(scene, bands),
-        encoding=encoding,
-        units=scene.hsi.units,
-        tags=provenance_tags(job, clipped),
-    )
-    write_cog(target, spec, _placed(job, store), workdir=store.folder, progress=_finishing(report))
+    try:
+        tasks = writing_tasks(scene, job.choice.method, job.fitted, plan, bands, encoding, store)
+        clipped = sum(run_tasks(tasks, lambda share: report("fuse", share, job.choice.method.name)))
+        grid = scene.grid
+        spec = RasterSpec(
+            height=grid.height,
+            width=grid.width,
+            transform=grid.output_affine,
+            crs=CRS.from_wkt(grid.crs) if grid.crs else None,
+            axis=output_axis(scene, bands),
+            encoding=encoding,
+            units=scene.hsi.units,
+            tags=provenance_tags(job, clipped),
+        )
+        write_cog(target, spec, _placed(job, store), workdir=store.folder, progress=_finishing(report))
+    except Exception:  # what is left of a failed run is of no use, and the disk may be full of it
+        store.remove()
+        raise
     store.remove()
     return clipped
 

@@ -127,7 +127,9 @@ def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int
 @click.option("--device", help="auto (default), cpu, cuda or cuda:N.")
 @click.option("--aoi", type=click.Path(path_type=Path), help="Vector file whose polygons bound the output.")
 @click.option("--bands", help="HSI bands to write, such as 1-50,450-680nm.")
-@click.option("--wavelengths", type=click.Path(path_type=Path), help="CSV or ENVI header for the HSI's bands.")
+@click.option(
+    "--wavelengths", type=click.Path(path_type=Path), help="CSV or ENVI header for the HSI's bands."
+)
 @click.option("--shift", callback=_shift, help="auto (default), none, or DX,DY in metres added to the HSI.")
 @click.option("--adapt-minutes", type=float, help="Training time at most (default 3); 0 trains nothing.")
 @click.option("--seed", type=int, help="Of everything random (default 0).")
@@ -156,6 +158,7 @@ def fuse(
     The result has all bands of the HSI on the pixel grid of the MSI, over the area that both
     show, as a Cloud Optimized GeoTIFF with wavelengths.
     """
+    from csakd_geo.io import open_source
     from csakd_geo.job import draft_job
     from csakd_geo.options import make_options, read_config
     from csakd_geo.product import check_target
@@ -166,8 +169,10 @@ def fuse(
     begun = time.monotonic()
     with Reporter(quiet=quiet, as_json=log_json) as report:
         if not dry_run:
-            check_target(output, overwrite=overwrite)
+            check_target(output, overwrite=overwrite, inputs=[hsi, msi, *([truth] if truth else [])])
         draft = draft_job(hsi, msi, options)
+        if truth is not None:
+            open_source(truth)  # a wrong name is said now, not after the work
         report.table(plan_rows(draft, output))
         if dry_run:
             for sentence in draft.warnings:

@@ -32,7 +32,9 @@ def get_method(name: str) -> Method:
             raise InputError(
                 f"Method '{name}' needs a model: give its file, or take one of {', '.join(METHODS)}."
             ) from None
-        raise InputError(f"There is no method '{name}'; known: {', '.join(METHODS)}.") from None
+        raise InputError(
+            f"There is no method '{name}'; known: {', '.join((*METHODS, CSAKD.name))}."
+        ) from None
 
 
 def method_table() -> list[tuple[str, str, str]]:

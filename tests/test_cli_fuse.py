@@ -1,0 +1,405 @@
+"""`csakd-geo fuse` as a user types it: products, messages, exit codes, and what is left behind when it fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import made
+import numpy as np
+import pytest
+import rasterio
+import torch
+from click.testing import CliRunner, Result
+from shapely.geometry import box
+
+from csakd_geo.cli import main
+
+OLD = b"what stood here before"
+FAST = ("--method", "regression", "--shift", "none")
+
+
+def call(*args: str | Path, **env: str) -> Result:
+    return CliRunner().invoke(main, ["fuse", *map(str, args)], env=env)
+
+
+def typed(*args: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "csakd_geo.cli", "fuse", *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **more,
+    )
+
+
+def refused(result: Result, folder: Path, *words: str, code: int = 1) -> str:
+    """The one sentence on stderr, after checks that nothing else was said and that nothing is left behind."""
+    assert result.exit_code == code, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "should not have" not in result.stderr, result.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
+    untidy = [p.name for p in folder.iterdir() if p.suffix in (".part", ".lock", ".tmp")]
+    assert untidy == []
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> made.Pair:
+    return made.make_pair(tmp_path_factory.mktemp("pair"), bands=12, height=64, width=48)
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Iterator[Path]:
+    """An output that exists and must survive whatever goes wrong."""
+    path = tmp_path / "out" / "fused.tif"
+    path.parent.mkdir()
+    path.write_bytes(OLD)
+    yield path
+    assert path.read_bytes() == OLD
+
+
+# ---------------------------------------------------------------------------------------------- bad input
+
+
+def test_missing_file(pair: made.Pair, old: Path) -> None:
+    refused(call("no.tif", pair.msi, "-o", old, "--overwrite"), old.parent, "'no.tif' does not exist")
+    refused(call(pair.hsi, "no.tif", "-o", old, "--overwrite"), old.parent, "'no.tif' does not exist")
+
+
+def test_not_a_raster(pair: made.Pair, old: Path, tmp_path: Path) -> None:
+    text = tmp_path / "notes.tif"
+    text.write_text("not a raster")
+    refused(call(text, pair.msi, "-o", old, "--overwrite"), old.parent, "'notes.tif'", "cannot be opened")
+
+
+def test_truncated_raster(pair: made.Pair, old: Path, tmp_path: Path) -> None:
+    """The header is whole, the pixels are not."""
+    half = tmp_path / "half.tif"
+    half.write_bytes(pair.hsi.read_bytes()[: pair.hsi.stat().st_size // 2])
+    refused(call(half, pair.msi, "-o", old, "--overwrite"), old.parent, "'half.tif'")
+
+
+def test_folder_as_input(pair: made.Pair, old: Path, tmp_path: Path) -> None:
+    refused(call(tmp_path, pair.msi, "-o", old, "--overwrite"), old.parent, "is a folder")
+
+
+def test_no_overlap_names_both_extents(pair: made.Pair, old: Path, tmp_path: Path) -> None:
+    truth, wavelength = made.make_truth(12, 16, 16)
+    away = made.write(tmp_path / "away.tif", truth, pixel=40, left=900_000, wavelength=wavelength)
+    text = refused(
+        call(away, pair.msi, "-o", old, "--overwrite"),
+        old.parent,
+        "do not overlap",
+        "x 900000 to 900640",
+        "x 500000 to 500480",
+    )
+    assert "y 5.79936e+06 to 5.8e+06" in text
+
+
+def test_swapped_inputs(pair: made.Pair, old: Path) -> None:
+    refused(call(pair.msi, pair.hsi, "-o", old, "--overwrite"), old.parent, "swapped")
+
+
+def test_hsi_not_coarser(pair: made.Pair, old: Path, tmp_path: Path) -> None:
+    truth, wavelength = made.make_truth(12, 64, 48)
+    fine = made.write(tmp_path / "fine.tif", truth, wavelength=wavelength)
+    refused(call(fine, pair.msi, "-o", old, "--overwrite"), old.parent, "2 times coarser")
+
+
+def test_ratio_that_does_not_fit(pair: made.Pair, old: Path) -> None:
+    text = refused(call(pair.hsi, pair.msi, "-o", old, "--overwrite", "--ratio", "7"), old.parent, "Ratio 7")
+    assert "give 4" in text
+    refused(call(pair.hsi, pair.msi, "-o", old, "--overwrite", "--ratio", "1"), old.parent, "'ratio'", "1")
+
+
+@pytest.mark.parametrize("which", ["hsi", "msi"])
+def test_all_nodata(which: str, pair: made.Pair, old: Path, tmp_path: Path) -> None:
+    with rasterio.open(getattr(pair, which)) as src:
+        shape, pixel = (src.count, src.height, src.width), src.res[0]
+    blank = made.write(tmp_path / "blank.tif", np.full(shape, np.nan, np.float32), pixel=pixel, nodata=np.nan)
+    files = {"hsi": pair.hsi, "msi": pair.msi, which: blank}
+    refused(call(files["hsi"], files["msi"], "-o", old, "--overwrite"), old.parent, "'blank.tif'", "nodata")
+
+
+def test_nothing_valid_in_both(pair: made.Pair, old: Path, tmp_path: Path) -> None:
+    """Each image holds data, but never in the same place."""
+    with rasterio.open(pair.hsi) as src:
+        hsi = src.read()
+    with rasterio.open(pair.msi) as src:
+        msi = src.read()
+    hsi[:, : hsi.shape[1] // 2] = np.nan
+    msi[:, msi.shape[1] // 2 :] = np.nan
+    a = made.write(tmp_path / "a.tif", hsi, pixel=40, wavelength=pair.wavelength)
+    b = made.write(tmp_path / "b.tif", msi)
+    refused(call(a, b, "-o", old, "--overwrite"), old.parent, "valid in both")
+
+
+@pytest.mark.parametrize("which", ["hsi", "msi"])
+def test_constant_image(which: str, pair: made.Pair, old: Path, tmp_path: Path) -> None:
+    with rasterio.open(getattr(pair, which)) as src:
+        shape, pixel = (src.count, src.height, src.width), src.res[0]
+    flat = made.write(tmp_path / "flat.tif", np.full(shape, 0.5, np.float32), pixel=pixel)
+    files = {"hsi": pair.hsi, "msi": pair.msi, which: flat}
+    refused(call(files["hsi"], files["msi"], "-o", old, "--overwrite"), old.parent, "'flat.tif'", "constant")
+
+
+def test_output_is_a_folder(pair: made.Pair, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    refused(call(pair.hsi, pair.msi, "-o", out, "--overwrite"), tmp_path, "is a folder")
+    assert list(out.iterdir()) == []
+
+
+def test_output_of_another_format(pair: made.Pair, tmp_path: Path) -> None:
+    refused(call(pair.hsi, pair.msi, "-o", tmp_path / "fused.png"), tmp_path, "must end in .tif")
+
+
+def test_output_in_a_folder_that_is_not_there(pair: made.Pair, tmp_path: Path) -> None:
+    refused(call(pair.hsi, pair.msi, "-o", tmp_path / "no" / "fused.tif"), tmp_path, "does not exist")
+
+
+def test_output_exists(pair: made.Pair, old: Path) -> None:
+    refused(call(pair.hsi, pair.msi, "-o", old), old.parent, "exists", "--overwrite")
+
+
+@pytest.mark.parametrize("which", ["hsi", "msi"])
+def test_output_is_an_input(which: str, pair: made.Pair, tmp_path: Path) -> None:
+    """Not even --overwrite may destroy what is being fused."""
+    for name in ("hsi", "msi"):
+        shutil.copy(getattr(pair, name), tmp_path / f"{name}.tif")
+    target = tmp_path / f"{which}.tif"
+    before = target.read_bytes()
+    result = call(tmp_path / "hsi.tif", tmp_path / "msi.tif", "-o", target, "--overwrite", *FAST)
+    refused(result, tmp_path, "one of the inputs")
+    assert target.read_bytes() == before
+
+
+def test_working_folder_is_a_file(pair: made.Pair, old: Path) -> None:
+    blocker = old.with_name("fused.tif.part")
+    blocker.write_text("mine")
+    result = call(pair.hsi, pair.msi, "-o", old, "--overwrite", *FAST)
+    assert blocker.read_text() == "mine"
+    blocker.unlink()
+    refused(result, old.parent, "in the way")
+
+
+def test_no_room_is_said_before_work_starts(
+    pair: made.Pair, old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
+    refused(call(pair.hsi, pair.msi, "-o", old, "--overwrite", *FAST), old.parent, "free")
+
+
+@pytest.mark.parametrize("where", ["supertile", "product"])
+def test_disk_runs_full_during_the_run(
+    where: str, pair: made.Pair, old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if where == "supertile":
+        monkeypatch.setattr("csakd_geo.engine.store.np.save", full)
+    else:
+        monkeypatch.setattr("csakd_geo.io.cog.rasterio.shutil.copy", full)
+    refused(call(pair.hsi, pair.msi, "-o", old, "--overwrite", *FAST), old.parent, "disk is full")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root")
+def test_disk_that_really_runs_full(pair: made.Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=112k", "tmpfs", small], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        target = small / "fused.tif"
+        target.write_bytes(OLD)
+        usage = namedtuple("usage", "total used free")
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, 10**12))
+        refused(call(pair.hsi, pair.msi, "-o", target, "--overwrite", *FAST), small, "disk is full")
+        assert target.read_bytes() == OLD
+        assert [p.name for p in small.iterdir()] == ["fused.tif"]
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write into a read-only folder"
+)
+def test_read_only_folder(pair: made.Pair, old: Path) -> None:
+    old.parent.chmod(0o555)
+    try:
+        result = call(pair.hsi, pair.msi, "-o", old, "--overwrite", *FAST)
+    finally:
+        old.parent.chmod(0o755)
+    refused(result, old.parent, "cannot be written")
+
+
+# ------------------------------------------------------------------------------------------ bad models
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ("touch hacked",)
+
+
+def test_hostile_model_runs_no_code(
+    pair: made.Pair, old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plain, inside = tmp_path / "evil.pth", tmp_path / "evil_zip.pth"
+    plain.write_bytes(pickle.dumps({"hconv1.weight": _Evil()}))
+    torch.save({"decoder.hconv1.weight": torch.zeros(3), "extra": _Evil()}, inside)
+    for path in (plain, inside):
+        refused(call(pair.hsi, pair.msi, "-o", old, "--overwrite", "--model", path), old.parent, str(path))
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_corrupt_model(pair: made.Pair, old: Path, tmp_path: Path) -> None:
+    for name, content in {
+        "text.pth": b"no model at all",
+        "empty.pth": b"",
+        "zip.pth": b"PK\x03\x04 and then nothing",
+        "bundle.safetensors": (64).to_bytes(8, "little") + b'{"a": 1',
+    }.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        refused(call(pair.hsi, pair.msi, "-o", old, "--overwrite", "--model", path), old.parent, name)
+
+
+def test_model_for_other_bands(pair: made.Pair, old: Path, tmp_path: Path) -> None:
+    path = made.official_model(tmp_path / "other.pth", bands=15, msi_bands=4)
+    refused(
+        call(pair.hsi, pair.msi, "-o", old, "--overwrite", "--model", path),
+        old.parent,
+        "15 HSI bands",
+        "12 good ones",
+    )
+    path = made.official_model(tmp_path / "other.pth", bands=12, msi_bands=6)
+    refused(call(pair.hsi, pair.msi, "-o", old, "--overwrite", "--model", path), old.parent, "6 MSI bands")
+
+
+def test_unknown_names_list_the_known_ones(pair: made.Pair, old: Path) -> None:
+    text = refused(
+        call(pair.hsi, pair.msi, "-o", old, "--overwrite", "--method", "magic"), old.parent, "magic"
+    )
+    for name in ("bicubic", "regression", "gsa", "mtf-glp", "cnmf", "subspace-map", "coupled-map", "csakd"):
+        assert name in text
+    result = call(pair.hsi, pair.msi, "-o", old, "--overwrite", "--model", "magic", CSAKD_GEO_MODELS=str(old))
+    refused(result, old.parent, "'magic'", "known models")
+
+
+def test_model_with_another_method(pair: made.Pair, old: Path, tmp_path: Path) -> None:
+    path = made.official_model(tmp_path / "net.pth", bands=12, msi_bands=4)
+    result = call(pair.hsi, pair.msi, "-o", old, "--overwrite", "--model", path, "--method", "gsa")
+    refused(result, old.parent, "--model", "--method gsa")
+
+
+@pytest.mark.parametrize("minutes", ["0", "0.1"])
+def test_no_model_fits_and_the_scene_is_too_small_to_train(
+    minutes: str, pair: made.Pair, old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("csakd_geo.models.registry.bundled_models", lambda: [])
+    args = ("--method", "csakd", "--adapt-minutes", minutes)
+    result = call(pair.hsi, pair.msi, "-o", old, "--overwrite", *args, CSAKD_GEO_MODELS=str(tmp_path / "no"))
+    text = refused(result, old.parent, "model fits", "48 x 48")
+    assert "training is off" not in text
+
+
+# ------------------------------------------------------------------------------- bad areas and options
+
+
+def test_corrupt_area(pair: made.Pair, old: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "area.gpkg"
+    broken.write_bytes(b"SQLite format 3\x00 and nothing more")
+    refused(call(pair.hsi, pair.msi, "-o", old, "--overwrite", "--aoi", broken), old.parent, "'", "area.gpkg")
+    missing = tmp_path / "no.gpkg"
+    refused(
+        call(pair.hsi, pair.msi, "-o", old, "--overwrite", "--aoi", missing), old.parent, "does not exist"
+    )
+    line = tmp_path / "line.geojson"
+    geopandas.GeoSeries([box(0, 0, 1, 1).exterior], crs=made.CRS).to_file(line)
+    refused(call(pair.hsi, pair.msi, "-o", old, "--overwrite", "--aoi", line), old.parent, "no polygon")
+
+
+def test_area_elsewhere(pair: made.Pair, old: Path, tmp_path: Path) -> None:
+    away = tmp_path / "away.geojson"
+    geopandas.GeoSeries([box(700_000, 5_000_000, 700_100, 5_000_100)], crs=made.CRS).to_file(away)
+    refused(
+        call(pair.hsi, pair.msi, "-o", old, "--overwrite", "--aoi", away),
+        old.parent,
+        "area of interest",
+        "do not overlap",
+        "x 700000 to 700100",
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_that_is_not_there(pair: made.Pair, old: Path) -> None:
+    for device in ("cuda", "cuda:3"):
+        result = call(pair.hsi, pair.msi, "-o", old, "--overwrite", "--device", device)
+        refused(result, old.parent, f"'{device}'", "--device cpu")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--device", "tpu"), ("'device'", "tpu")),
+        (("--bands", "99"), ("'99'", "1 to 12")),
+        (("--bands", "red"), ("'red'",)),
+        (("--bands", "3000nm"), ("3000nm",)),
+        (("--bands", ""), ("band list",)),
+        (("--tile", "3"), ("'tile'", "3")),
+        (("--halo", "-4"), ("'halo'", "-4")),
+        (("--adapt-minutes", "-1"), ("'adapt_minutes'",)),
+        (("--adapt-minutes", "nan"), ("'adapt_minutes'",)),
+        (("--seed", "-1"), ("'seed'",)),
+        (("--shift", "nan,0"), ("'shift'",)),
+        (("--shift", "1e9,0"), ("do not overlap",)),
+        (("--wavelengths", "no.csv"), ("no.csv",)),
+        (("--config", "no.yaml"), ("no.yaml",)),
+        (("--truth", "no.tif"), ("no.tif",)),
+    ],
+)
+def test_impossible_values(args: tuple[str, ...], words: tuple[str, ...], pair: made.Pair, old: Path) -> None:
+    refused(call(pair.hsi, pair.msi, "-o", old, "--overwrite", *args), old.parent, *words)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--blend", "magic"),
+        ("--statistics", "all"),
+        ("--dtype", "int8"),
+        ("--halo", "wide"),
+        ("--shift", "left"),
+        ("--shift", "1,2,3"),
+        ("--ratio", "four"),
+        ("--no-such-option",),
+    ],
+)
+def test_wrong_usage(args: tuple[str, ...], pair: made.Pair, old: Path) -> None:
+    refused(call(pair.hsi, pair.msi, "-o", old, "--overwrite", *args), old.parent, code=2)
+
+
+def test_output_is_needed(pair: made.Pair, tmp_path: Path) -> None:
+    refused(call(pair.hsi, pair.msi), tmp_path, "--output", code=2)
