@@ -10,6 +10,7 @@ import numpy as np
 
 from csakd_geo.engine.scene import Scene
 from csakd_geo.engine.threads import one_blas_thread
+from csakd_geo.errors import SpectralError
 from csakd_geo.methods import get_method
 from csakd_geo.pair import Pair
 from csakd_geo.response import estimate_response
@@ -20,6 +21,7 @@ _CUBE_BYTES = 400e6  # largest float32 super-tile cube
 _BASE_BYTES = 700e6  # interpreter, libraries, torch
 _HALO = 16  # HSI pixels, typical
 _PROBE = 16  # HSI pixels per side of the patch that is timed
+_PLACES = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.75), (0.25, 0.75), (0.75, 0.25), (0, 0), (1, 1), (0, 1), (1, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +88,28 @@ def workers() -> int:
 
 
 def _seconds(scene: Scene) -> float:
-    """Seconds of fitting and applying the default method, extrapolated from a patch."""
+    """Seconds of fitting and applying the default method, extrapolated from a patch.
+
+    The middle comes first; where it is masked or flat (a lake), another patch is timed.
+    """
     g = scene.grid
     height, width = min(_PROBE, g.lr_height), min(_PROBE, g.lr_width)
-    window = Window((g.lr_height - height) // 2, (g.lr_width - width) // 2, height, width)
-    block, _ = scene.block(window)
-    if block.valid.sum() < 16:
-        return 0.0
-    pair = Pair((block,), g.ratio, scene.hsi.axis.take(scene.hsi_bands), scene.msi.axis.take(scene.msi_bands))
     method = get_method("coupled-map")
-    begun = time.perf_counter()
-    with one_blas_thread():
-        fitted = method.fit(pair, estimate_response(pair, phase=False))
-        method.apply(fitted, block.hsi, block.msi)
-    spent = time.perf_counter() - begun
-    return spent * g.lr_height * g.lr_width / (height * width)
+    for y, x in _PLACES:
+        window = Window(round((g.lr_height - height) * y), round((g.lr_width - width) * x), height, width)
+        block, _ = scene.block(window)
+        pair = Pair(
+            (block,), g.ratio, scene.hsi.axis.take(scene.hsi_bands), scene.msi.axis.take(scene.msi_bands)
+        )
+        begun = time.perf_counter()
+        try:
+            with one_blas_thread():
+                fitted = method.fit(pair, estimate_response(pair, phase=False))
+                method.apply(fitted, block.hsi, block.msi)
+        except SpectralError:
+            continue
+        return (time.perf_counter() - begun) * g.lr_height * g.lr_width / (height * width)
+    return 0.0
 
 
 def spell_bytes(value: float) -> str:

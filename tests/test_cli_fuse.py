@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +24,7 @@ import pytest
 import rasterio
 import torch
 from click.testing import CliRunner, Result
+from rio_cogeo.cogeo import cog_validate
 from shapely.geometry import box
 
 from csakd_geo.cli import main
@@ -403,3 +408,290 @@ def test_wrong_usage(args: tuple[str, ...], pair: made.Pair, old: Path) -> None:
 
 def test_output_is_needed(pair: made.Pair, tmp_path: Path) -> None:
     refused(call(pair.hsi, pair.msi), tmp_path, "--output", code=2)
+
+
+# ------------------------------------------------------------------------------------ interrupted, at once
+
+_SLOW = """
+import sys, time
+import csakd_geo.engine.graph as graph
+fuse = graph.fuse_supertile
+def slowly(*args):
+    time.sleep(0.4)
+    return fuse(*args)
+graph.fuse_supertile = slowly
+from csakd_geo.cli import main
+main()
+"""
+
+
+@pytest.fixture
+def slow_run(pair: made.Pair, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A run over an existing output that has stored its first super-tiles and needs seconds for the rest."""
+    target = tmp_path / "out" / "fused.tif"
+    target.parent.mkdir()
+    target.write_bytes(OLD)
+    args = ["fuse", str(pair.hsi), str(pair.msi), "-o", str(target), "--overwrite", *FAST]
+    cut = ["--tile", "16", "--supertile", "16"]
+    run = subprocess.Popen(
+        [sys.executable, "-c", _SLOW, *args, *cut, "--log-json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    tiles = target.with_name("fused.tif.part") / "tiles"
+    until = time.monotonic() + 60
+    while len(list(tiles.glob("*.npy"))) < 2 and run.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+    yield run, target
+    if run.poll() is None:
+        run.kill()
+    run.communicate()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a console's Ctrl-C cannot be sent to one process there")
+def test_ctrl_c_leaves_the_target_and_says_how_to_go_on(
+    slow_run: tuple[subprocess.Popen[str], Path], pair: made.Pair
+) -> None:
+    run, target = slow_run
+    run.send_signal(signal.SIGINT)
+    stdout, stderr = run.communicate(timeout=60)
+    assert (run.returncode, stdout) == (1, "")
+    said = [line for line in stderr.splitlines() if not line.startswith("{")]
+    assert len(said) == 1, stderr
+    assert said[0].startswith("Error: Stopped on request;")
+    assert "run the same command again" in said[0]
+    assert target.read_bytes() == OLD
+    assert {p.name for p in target.parent.iterdir()} == {"fused.tif", "fused.tif.part"}
+    again = call(pair.hsi, pair.msi, "-o", target, "--overwrite", *FAST)
+    assert again.exit_code == 0, again.stderr
+    assert {p.name for p in target.parent.iterdir()} == {"fused.tif"}
+    with rasterio.open(target) as src:
+        assert src.count == 12
+
+
+def test_second_run_on_the_same_output_is_refused(
+    slow_run: tuple[subprocess.Popen[str], Path], pair: made.Pair
+) -> None:
+    run, target = slow_run
+    result = call(pair.hsi, pair.msi, "-o", target, "--overwrite", *FAST)
+    assert result.exit_code == 1
+    assert "Another run" in result.stderr
+    stdout, stderr = run.communicate(timeout=60)
+    assert run.returncode == 0, stderr
+    assert stdout.startswith(f"fused: {target}")
+    assert {p.name for p in target.parent.iterdir()} == {"fused.tif"}
+
+
+# ------------------------------------------------------------------------------------------ what it makes
+
+
+def test_as_typed(pair: made.Pair, tmp_path: Path) -> None:
+    """Defaults alone, through the interpreter."""
+    target = tmp_path / "fused.tif"
+    done = typed(pair.hsi, pair.msi, "-o", target)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stdout.startswith(f"fused: {target}")
+    for word in ("Ratio", "Expected", "Fitting", "Fusing", "Writing", "Done in"):
+        assert word in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["fused.tif"]
+
+
+def test_product_by_another_library(pair: made.Pair, tmp_path: Path) -> None:
+    target = tmp_path / "fused.tif"
+    assert call(pair.hsi, pair.msi, "-o", target, *FAST).exit_code == 0
+    valid, errors, _ = cog_validate(target)
+    assert valid, errors
+    with rasterio.open(target) as src, rasterio.open(pair.msi) as msi:
+        assert (src.crs, src.transform, src.shape) == (msi.crs, msi.transform, msi.shape)
+        assert (src.count, src.dtypes[0], src.nodata) == (12, "int16", -32768)
+        assert src.interleaving.value == "BAND"
+        assert len(set(src.scales)) == 1
+        found = src.read() * src.scales[0] + src.offsets[0]
+        for i, centre in enumerate(pair.wavelength, 1):
+            imagery, tags = src.tags(i, ns="IMAGERY"), src.tags(i)
+            assert float(imagery["CENTRAL_WAVELENGTH_UM"]) == pytest.approx(centre / 1000, abs=1e-5)
+            assert float(imagery["FWHM_UM"]) == pytest.approx(0.02)
+            assert float(tags["wavelength"]) == pytest.approx(centre, abs=0.01)
+            assert (tags["wavelength_units"], tags["bbl"], float(tags["fwhm"])) == ("Nanometers", "1", 20.0)
+            assert f"Band {i} " in src.descriptions[i - 1]
+    assert made.relative(found, pair.truth) < 0.02
+
+
+def test_provenance(pair: made.Pair, tmp_path: Path) -> None:
+    target = tmp_path / "fused.tif"
+    assert call(pair.hsi, pair.msi, "-o", target, *FAST, "--seed", "7").exit_code == 0
+    with rasterio.open(target) as src:
+        tags = {k.removeprefix("CSAKD_GEO_"): v for k, v in src.tags().items() if k.startswith("CSAKD_GEO_")}
+    assert tags["SOFTWARE"].startswith("csakd_geo ")
+    assert (tags["METHOD"], tags["RATIO"], tags["HSI"], tags["MSI"]) == (
+        "regression",
+        "4",
+        "hsi.tif",
+        "msi.tif",
+    )
+    assert json.loads(tags["OPTIONS"])["seed"] == 7
+    assert json.loads(tags["CLIPPED_VALUES"]) == 0
+    assert json.loads(tags["PSF_FWHM_HSI_PIXELS"]) == pytest.approx(1, abs=0.1)
+
+
+def test_provenance_names_the_model_by_its_hash(pair: made.Pair, tmp_path: Path) -> None:
+    target, net = tmp_path / "fused.tif", made.subspace_model(tmp_path / "net.safetensors")
+    result = call(pair.hsi, pair.msi, "-o", target, "--model", net)
+    assert result.exit_code == 0, result.stderr
+    with rasterio.open(target) as src:
+        facts = json.loads(src.tags()["CSAKD_GEO_MODEL"])
+    digest = hashlib.sha256(net.read_bytes()).hexdigest()
+    assert (facts["name"], facts["file_sha256"]) == ("net", digest)
+    assert "csakd, model net" in result.stdout
+
+
+def test_imported_model_warns_once_of_what_it_does_not_state(pair: made.Pair, tmp_path: Path) -> None:
+    net = made.official_model(tmp_path / "net.pth", bands=12, msi_bands=4)
+    result = call(pair.hsi, pair.msi, "-o", tmp_path / "fused.tif", "--model", net, "--quiet")
+    assert result.exit_code == 0, result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("Warning: Model net was not checked")
+    assert "wavelengths" in result.stderr
+
+
+def test_dry_run_says_what_it_takes_and_writes_nothing(pair: made.Pair, old: Path) -> None:
+    before = sorted(p.name for p in old.parent.iterdir())
+    result = call(pair.hsi, pair.msi, "-o", old, "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == ""
+    for word in ("memory", "disk", "without training", "64 x 48 pixels", "12 bands", "Ratio"):
+        assert word in " ".join(result.stderr.split())
+    assert sorted(p.name for p in old.parent.iterdir()) == before
+
+
+def test_dry_run_finds_what_is_wrong(pair: made.Pair, tmp_path: Path) -> None:
+    out = tmp_path / "fused.tif"
+    refused(call(pair.hsi, pair.msi, "-o", out, "--dry-run", "--method", "magic"), tmp_path, "magic")
+    refused(call(pair.hsi, pair.msi, "-o", out, "--dry-run", "--model", "magic"), tmp_path, "magic")
+    refused(call(pair.hsi, pair.msi, "-o", out, "--dry-run", "--bands", "77"), tmp_path, "77")
+
+
+def test_quiet(pair: made.Pair, tmp_path: Path) -> None:
+    result = call(pair.hsi, pair.msi, "-o", tmp_path / "fused.tif", *FAST, "--quiet")
+    assert (result.exit_code, result.stderr, len(result.stdout.splitlines())) == (0, "", 1)
+
+
+def test_log_json(pair: made.Pair, tmp_path: Path) -> None:
+    target = tmp_path / "fused.tif"
+    result = call(pair.hsi, pair.msi, "-o", target, *FAST, "--log-json")
+    assert result.exit_code == 0
+    events = [json.loads(line) for line in result.stderr.splitlines()]
+    kinds = [event["event"] for event in events]
+    assert (kinds[0], kinds[-1]) == ("plan", "done")
+    shares: dict[str, list[float]] = {}
+    for event in events:
+        if event["event"] == "progress":
+            shares.setdefault(event["stage"], []).append(event["share"])
+    assert list(shares) == ["fit", "fuse", "write"]
+    for values in shares.values():
+        assert values == sorted(values)
+        assert values[-1] == 1
+    assert events[-1]["products"] == {"fused": str(target)}
+    seconds = [event["seconds"] for event in events]
+    assert seconds == sorted(seconds)
+
+
+def test_config_holds_the_same_options_and_the_command_line_wins(pair: made.Pair, tmp_path: Path) -> None:
+    config, target = tmp_path / "fuse.yaml", tmp_path / "fused.tif"
+    config.write_text(
+        "method: regression\nshift: [0, 0]\nadapt-minutes: 0\nbands: [1, 3-4]\ndtype: float32\nseed: 3\n"
+    )
+    result = call(pair.hsi, pair.msi, "-o", target, "--config", config, "--method", "bicubic")
+    assert result.exit_code == 0, result.stderr
+    with rasterio.open(target) as src:
+        options = json.loads(src.tags()["CSAKD_GEO_OPTIONS"])
+        assert (src.count, src.dtypes[0]) == (3, "float32")
+        assert [float(src.tags(i)["wavelength"]) for i in (1, 2, 3)] == pytest.approx(
+            pair.wavelength[[0, 2, 3]], abs=0.01
+        )
+    assert options["method"] == "bicubic"
+    assert (options["shift"], options["adapt_minutes"], options["seed"]) == ([0.0, 0.0], 0.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tyle: 64\n", ("'tyle'", "tile")),
+        ("tile: big\n", ("'tile'", "big")),
+        ("tile: [1\n", ("no valid YAML", "line")),
+        ("- tile\n", ("mapping",)),
+        ("overwrite: true\n", ("'overwrite'",)),
+    ],
+)
+def test_bad_config(text: str, words: tuple[str, ...], pair: made.Pair, old: Path, tmp_path: Path) -> None:
+    config = tmp_path / "fuse.yaml"
+    config.write_text(text)
+    refused(call(pair.hsi, pair.msi, "-o", old, "--overwrite", "--config", config), old.parent, *words)
+
+
+def test_no_wavelengths_works_with_a_warning(pair: made.Pair, tmp_path: Path) -> None:
+    with rasterio.open(pair.hsi) as src:
+        bare = made.write(tmp_path / "bare.tif", src.read(), pixel=40)
+    target = tmp_path / "fused.tif"
+    result = call(bare, pair.msi, "-o", target, "--quiet")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.startswith("Warning: ")
+    assert "states no wavelengths" in result.stderr
+    with rasterio.open(target) as src:
+        assert src.count == 12
+        assert src.tags(1, ns="IMAGERY") == {}
+    table = tmp_path / "bands.csv"
+    table.write_text("wavelength,fwhm\n" + "".join(f"{w},20\n" for w in pair.wavelength))
+    result = call(bare, pair.msi, "-o", target, "--overwrite", "--quiet", "--wavelengths", table)
+    assert (result.exit_code, result.stderr) == (0, "")
+    with rasterio.open(target) as src:
+        assert float(src.tags(12, ns="IMAGERY")["CENTRAL_WAVELENGTH_UM"]) == pytest.approx(0.9)
+
+
+def test_nan_and_inf_stay_where_they_are(pair: made.Pair, tmp_path: Path) -> None:
+    with rasterio.open(pair.hsi) as src:
+        hsi = src.read()
+    with rasterio.open(pair.msi) as src:
+        msi = src.read()
+    hsi[3, 2, 5], hsi[0, 9, 1], msi[1, 40, 30], msi[3, 63, 47] = np.nan, np.inf, -np.inf, np.nan
+    holes = np.zeros(msi.shape[1:], bool)
+    holes[8:12, 20:24] = holes[36:40, 4:8] = holes[40, 30] = holes[63, 47] = True
+    a = made.write(tmp_path / "a.tif", hsi, pixel=40, wavelength=pair.wavelength)
+    b = made.write(tmp_path / "b.tif", msi)
+    clean, holed = tmp_path / "clean.tif", tmp_path / "holed.tif"
+    args = ("--method", "coupled-map", "--dtype", "float32", "--quiet")
+    assert call(pair.hsi, pair.msi, "-o", clean, *args).exit_code == 0
+    result = call(a, b, "-o", holed, *args)
+    assert (result.exit_code, result.stderr) == (0, "")
+    with rasterio.open(clean) as src, rasterio.open(holed) as dst:
+        expected, found = src.read(), dst.read()
+    np.testing.assert_array_equal(np.isnan(found), np.broadcast_to(holes, found.shape))
+    expected[:, holes] = np.nan
+    assert made.relative(found, expected) < 0.01
+
+
+def test_quicklook_and_truth(pair: made.Pair, tmp_path: Path) -> None:
+    truth = made.write(tmp_path / "truth.tif", pair.truth, wavelength=pair.wavelength)
+    target = tmp_path / "fused.tif"
+    result = call(pair.hsi, pair.msi, "-o", target, *FAST, "--quicklook", "--truth", truth)
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["fused", "quicklook"]
+    picture = Path(lines[1].split(": ")[1].split("  ")[0])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "PSNR" in lines[1]
+    assert {p.name for p in tmp_path.iterdir()} == {"fused.tif", "truth.tif", picture.name}
+
+
+def test_a_lake_in_the_middle(tmp_path: Path) -> None:
+    """The patch that the plan's timing looks at may hold one value only."""
+    pair = made.make_pair(tmp_path, bands=8, height=96, width=96, noise=0)
+    with rasterio.open(pair.hsi, "r+") as hsi, rasterio.open(pair.msi, "r+") as msi:
+        low, high = hsi.read(), msi.read()
+        low[:, 2:22, 2:22], high[:, 8:88, 8:88] = 0.04, 0.04
+        hsi.write(low)
+        msi.write(high)
+    result = call(pair.hsi, pair.msi, "-o", tmp_path / "fused.tif", *FAST)
+    assert result.exit_code == 0, result.stderr
