@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--side", type=int, default=600)
     parser.add_argument("--ratio", type=int, default=4)
+    parser.add_argument("--start", type=Path, help="model to start from; by default a student is distilled")
     parser.add_argument("--tile", default="S2A_MSIL1C_20170527_T33UUB")
     args = parser.parse_args()
     cube, axis = scene(args.data, args.side // args.ratio * args.ratio, args.tile)
@@ -85,7 +86,7 @@ def main() -> None:
             print(f"  {share:4.0%} {words}", flush=True)
 
     networks = Networks(pair, response, options, "cpu", report, None)
-    path = networks.train()
+    path = networks.train(args.start)
     if path is None:
         print("nothing was trained")
         return

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from csakd_geo.train.examples import Example
 
 ADAPT_FROM = 160 * 160  # HSI pixels from which training on the pair is expected to pay (benchmarks/adapt.py)
+RATE = 1e-3  # learning rate on one scene
 RATIOS = (2, 10)
 
 
@@ -89,14 +90,10 @@ class Networks:
         A model that fits is adapted where the scene is large enough for that to pay; where none
         fits, one is distilled on the pair, unless training is off.
         """
-        path, minutes = fitting_model(self.pair), self.options.adapt_minutes
-        explicit = self.options.method == CSAKD.name
-        if minutes == 0:
-            return path
-        if path is None:
-            return self._train(None, minutes) if explicit or self.pair.pixels >= ADAPT_FROM else None
-        if self.pair.pixels >= ADAPT_FROM:
-            return self._train(path, minutes)
+        path = fitting_model(self.pair)
+        explicit = path is None and self.options.method == CSAKD.name
+        if self.options.adapt_minutes > 0 and (explicit or self.pair.pixels >= ADAPT_FROM):
+            return self.train(path)
         return path
 
     def facts(self, method: Method) -> dict[str, Any]:
@@ -118,8 +115,14 @@ class Networks:
             }
         return facts
 
-    def _train(self, start: Path | None, minutes: float) -> Path | None:
-        """Adapt a model, or distil a student from a teacher, on the pair one level down."""
+    def train(self, start: Path | None) -> Path | None:
+        """Adapt a model, or distil a student from a teacher, on the pair one level down.
+
+        Returns
+        -------
+        Path or None
+            The trained model; ``start`` where training did not help or the scene is too small.
+        """
         if not large_enough(self.pair):
             if start is None:
                 self.report("train", 1.0, f"not possible under {MIN_COMPARED} x {MIN_COMPARED} HSI pixels")
@@ -129,7 +132,8 @@ class Networks:
 
         student, teacher, card = _networks(start)
         learn, held = split_examples(card, self.pair, self.response)
-        settings = Settings(minutes=minutes, seed=self.options.seed)
+        minutes, seed = self.options.adapt_minutes, self.options.seed
+        settings = Settings(minutes=minutes, seed=seed, rate=RATE, signs=False)
         self.trained = distil(
             student,
             teacher,

@@ -26,6 +26,8 @@ from csakd_geo.train.losses import LossWeights, distilled, supervised
 
 FloatArray = NDArray[np.floating]
 
+_LEAST_USABLE = 0.25  # share of a crop that must be usable
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -173,39 +175,54 @@ class _Batch:
     msi: Tensor
     base: Tensor
     truth: Tensor
+    usable: Tensor
     basis: Tensor
     mean: Tensor
 
     def spectra(self, output: Tensor) -> Tensor:
-        return torch.einsum("bk,nkyx->nbyx", self.basis, output) + self.mean[None, :, None, None]
+        """Spectra of an output; where nothing may be learned they are the truth, so no loss arises."""
+        spectra = torch.einsum("bk,nkyx->nbyx", self.basis, output) + self.mean[None, :, None, None]
+        return torch.where(self.usable, spectra, self.truth)
 
 
 def _draw(example: Example, settings: Settings, rng: np.random.Generator) -> _Batch:
     """Random crops of one example, turned and flipped, with random signs of the coefficients."""
-    height, width = example.usable.shape
-    side = min(settings.crop, height, width)
     signs = rng.choice(np.array([-1.0, 1.0] if settings.signs else [1.0], np.float32), len(example.hsi))
-    r = example.ratio
-    corners = [(y, x) for y in range(height - side + 1) for x in range(width - side + 1)]
-    usable = [c for c in corners if example.usable[c[0] : c[0] + side, c[1] : c[1] + side].mean() > 0.9]
-    corners = usable or corners
-    crops: list[list[FloatArray]] = [[], [], [], []]
+    r, side = example.ratio, min(settings.crop, *example.usable.shape)
+    turned_signs = signs[:, None, None]
+    crops: list[list[FloatArray]] = [[], [], [], [], []]
     for _ in range(settings.batch):
-        y, x = corners[int(rng.integers(len(corners)))]
+        y, x = _corner(example, side, rng)
         turns, flip = int(rng.integers(4)), rng.random() < 0.5
         fine = np.s_[:, y * r : (y + side) * r, x * r : (x + side) * r]
         coarse = np.s_[:, y : y + side, x : x + side]
-        for k, window in enumerate(
-            (example.hsi[coarse], example.msi[fine], example.base[fine], example.truth[fine])
+        usable = example.usable[None][coarse].repeat(r, 1).repeat(r, 2)
+        for kept, window in zip(
+            crops,
+            (
+                example.hsi[coarse] * turned_signs,
+                example.msi[fine] * turned_signs,
+                example.base[fine] * turned_signs,
+                example.truth[fine],
+                usable,
+            ),
+            strict=True,
         ):
             turned = np.rot90(window, turns, axes=(1, 2))
-            turned = turned[:, :, ::-1] if flip else turned
-            crops[k].append(turned if k == 3 else turned * signs[:, None, None])
-    hsi, msi, base, truth = (
-        torch.from_numpy(np.ascontiguousarray(np.stack(c), dtype=np.float32)) for c in crops
-    )
+            kept.append(turned[:, :, ::-1] if flip else turned)
+    hsi, msi, base, truth, mask = (torch.from_numpy(np.ascontiguousarray(np.stack(c))) for c in crops)
     basis, mean = torch.from_numpy(example.basis * signs), torch.from_numpy(example.mean)
-    return _Batch(hsi, msi, base, truth, basis, mean)
+    return _Batch(hsi, msi, base, truth, mask, basis, mean)
+
+
+def _corner(example: Example, side: int, rng: np.random.Generator) -> tuple[int, int]:
+    """A random crop of which a part may be learned from."""
+    height, width = example.usable.shape
+    for _ in range(100):
+        y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+        if example.usable[y : y + side, x : x + side].mean() > _LEAST_USABLE:
+            break
+    return y, x
 
 
 def _step(
