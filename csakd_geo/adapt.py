@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from csakd_geo._version import __version__
 from csakd_geo.choose import MIN_COMPARED, fitting_model, held_out, large_enough
-from csakd_geo.errors import InputError
+from csakd_geo.engine.scene import Scene
+from csakd_geo.methods import get_method
 from csakd_geo.methods.base import Method
 from csakd_geo.methods.csakd import CSAKD
 from csakd_geo.methods.subspace import COMPONENTS, CoupledMAP
-from csakd_geo.models import find_model, load_model
+from csakd_geo.models import check, find_model, load_model
 from csakd_geo.options import FuseOptions
 from csakd_geo.pair import Pair
 from csakd_geo.response import Response
@@ -28,6 +29,34 @@ if TYPE_CHECKING:
 ADAPT_FROM = 160 * 160  # HSI pixels from which training on the pair is expected to pay (benchmarks/adapt.py)
 RATE = 1e-3  # learning rate on one scene
 RATIOS = (2, 10)
+
+
+def foresee(scene: Scene, options: FuseOptions, device: str) -> tuple[Method, list[str]]:
+    """The method that will run, as far as the files tell, and what its card leaves unchecked.
+
+    Parameters
+    ----------
+    scene : Scene
+    options : FuseOptions
+    device : str
+
+    Raises
+    ------
+    ModelError
+        If the model asked for does not fit the pair.
+    """
+    axes = scene.hsi.axis.take(scene.hsi_bands), scene.msi.axis.take(scene.msi_bands)
+    ratio, statistics = scene.grid.ratio, options.statistics
+    if options.model is not None:
+        path = find_model(options.model)
+        warnings = check(load_model(path).card, hsi_axis=axes[0], msi_axis=axes[1], ratio=ratio)
+        return CSAKD(path, device=device, statistics=statistics), warnings
+    if options.method not in ("auto", CSAKD.name):
+        return get_method(options.method), []
+    found = fitting_model(*axes, ratio)
+    if found is None:
+        return get_method(CoupledMAP.name), []
+    return CSAKD(found, device=device, statistics=statistics), []
 
 
 class Networks:
@@ -56,32 +85,9 @@ class Networks:
         self.pair, self.response, self.options, self.device = pair, response, options, device
         self.report, self.keep = report, keep
         self.trained: Outcome | None = None
-        self.asked = find_model(options.model) if options.model is not None else None
 
-    def check_asked(self) -> list[str]:
-        """Hold the model asked for against the pair.
-
-        Returns
-        -------
-        list of str
-            At most one warning: what its card does not state.
-
-        Raises
-        ------
-        ModelError
-            If it does not fit.
-        """
-        from csakd_geo.models import check
-
-        if self.asked is None:
-            return []
-        card = load_model(self.asked).card
-        return check(card, hsi_axis=self.pair.hsi_axis, msi_axis=self.pair.msi_axis, ratio=self.pair.ratio)
-
-    def make(self, path: Path | None) -> CSAKD:
+    def make(self, path: Path) -> CSAKD:
         """The method of a model file."""
-        if path is None:
-            raise InputError("No model was given.")
         return CSAKD(path, device=self.device, statistics=self.options.statistics)
 
     def find(self) -> Path | None:
@@ -90,7 +96,7 @@ class Networks:
         A model that fits is adapted where the scene is large enough for that to pay; where none
         fits, one is distilled on the pair, unless training is off.
         """
-        path = fitting_model(self.pair)
+        path = fitting_model(self.pair.hsi_axis, self.pair.msi_axis, self.pair.ratio)
         explicit = path is None and self.options.method == CSAKD.name
         if self.options.adapt_minutes > 0 and (explicit or self.pair.pixels >= ADAPT_FROM):
             return self.train(path)

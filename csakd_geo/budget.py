@@ -11,7 +11,8 @@ import numpy as np
 from csakd_geo.engine.scene import Scene
 from csakd_geo.engine.threads import one_blas_thread
 from csakd_geo.errors import SpectralError
-from csakd_geo.methods import get_method
+from csakd_geo.methods.base import Method
+from csakd_geo.methods.csakd import CSAKD
 from csakd_geo.pair import Pair
 from csakd_geo.response import estimate_response
 from csakd_geo.tiling import Window
@@ -20,6 +21,7 @@ _SUPERTILE = 1024  # MSI pixels
 _CUBE_BYTES = 400e6  # largest float32 super-tile cube
 _BASE_BYTES = 700e6  # interpreter, libraries, torch
 _HALO = 16  # HSI pixels, typical
+_PLANES, _NETWORK_PLANES = 150, 450  # float32 planes that a method works with
 _PROBE = 16  # HSI pixels per side of the patch that is timed
 _PLACES = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.75), (0.25, 0.75), (0.75, 0.25), (0, 0), (1, 1), (0, 1), (1, 0))
 
@@ -63,11 +65,22 @@ def pick_supertile(bands: int, tile: int, ratio: int, *, wanted: int = 0) -> int
     return max(1, side // (tile * ratio)) * tile
 
 
-def estimate(scene: Scene, *, tile: int, supertile: int, bands: int, dtype: str) -> Budget:
+def estimate(scene: Scene, method: Method, *, tile: int, supertile: int, bands: int, dtype: str) -> Budget:
     """Estimate a run.
 
-    The time is that of the default method on a small patch of this scene on this machine, scaled
-    to the whole, plus what encoding and writing usually take.
+    The time is that of the method on a small patch of this scene on this machine, scaled to the
+    whole, plus what encoding and writing usually take.
+
+    Parameters
+    ----------
+    scene : Scene
+    method : Method
+        The one that is expected to run.
+    tile, supertile : int
+        LR cells.
+    bands : int
+        To be written.
+    dtype : str
     """
     g = scene.grid
     r, good = g.ratio, len(scene.hsi_bands)
@@ -77,24 +90,26 @@ def estimate(scene: Scene, *, tile: int, supertile: int, bands: int, dtype: str)
     inner = min(tile + 2 * _HALO, max(g.lr_height, g.lr_width)) * r
     sample = sum(w.height * w.width for w in scene.sample_windows())
     fit = sample * (good * 8 * 4 + r * r * (len(scene.msi_bands) * 8 + 60 * 4))
-    supertile_bytes = 4.0 * (good * (2 * side**2 + 2 * inner**2) + 150 * inner**2) + bands * side**2 * size
-    memory = _BASE_BYTES + max(fit, supertile_bytes * workers())
-    return Budget(memory, 3.4 * output + 50e6, _seconds(scene) + output / 60e6, output)
+    planes = _PLANES + (_NETWORK_PLANES if isinstance(method, CSAKD) else 0)
+    supertile_bytes = 4.0 * (good * (2 * side**2 + 2 * inner**2) + planes * inner**2)
+    supertile_bytes += bands * side**2 * size
+    tiles = -(-g.lr_height // supertile) * -(-g.lr_width // supertile)
+    memory = _BASE_BYTES + max(fit, supertile_bytes * min(workers(method), tiles))
+    return Budget(memory, 3.4 * output + 50e6, _seconds(scene, method) + output / 60e6, output)
 
 
-def workers() -> int:
-    """Super-tiles computed at once on this machine."""
-    return max(1, min(4, (os.cpu_count() or 1) // 2))
+def workers(method: Method) -> int:
+    """Super-tiles computed at once: a network takes all cores by itself, the others take one each."""
+    return 1 if isinstance(method, CSAKD) else min(4, os.cpu_count() or 1)
 
 
-def _seconds(scene: Scene) -> float:
-    """Seconds of fitting and applying the default method, extrapolated from a patch.
+def _seconds(scene: Scene, method: Method) -> float:
+    """Seconds of fitting and applying a method, extrapolated from a patch.
 
     The middle comes first; where it is masked or flat (a lake), another patch is timed.
     """
     g = scene.grid
     height, width = min(_PROBE, g.lr_height), min(_PROBE, g.lr_width)
-    method = get_method("coupled-map")
     for y, x in _PLACES:
         window = Window(round((g.lr_height - height) * y), round((g.lr_width - width) * x), height, width)
         block, _ = scene.block(window)

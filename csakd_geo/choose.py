@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from csakd_geo.metrics import score_blocks
 from csakd_geo.models import find_model, fitting_models
 from csakd_geo.pair import Block, Pair, degrade_pair
 from csakd_geo.response import Response, estimate_response
+from csakd_geo.spectral import SpectralAxis
 
 FloatArray = NDArray[np.floating]
 BoolArray = NDArray[np.bool_]
@@ -187,13 +187,7 @@ def check_names(*, method: str, model: str | None) -> None:
         find_model(model)
 
 
-def fitting_model(pair: Pair) -> Path | None:
+def fitting_model(hsi_axis: SpectralAxis, msi_axis: SpectralAxis, ratio: int) -> Path | None:
     """The best bundled or registered model for a pair, or None."""
-    found = fitting_models(pair.hsi_axis, pair.msi_axis, ratio=pair.ratio)
+    found = fitting_models(hsi_axis, msi_axis, ratio=ratio)
     return found[0].path if found else None
-
-
-def describe_scores(scores: dict[str, dict[str, float]]) -> list[tuple[str, Any, Any, Any]]:
-    """Rows (method, PSNR, SAM, ERGAS), best PSNR first."""
-    rows = [(name, s["psnr"], s["sam"], s["ergas"]) for name, s in scores.items()]
-    return sorted(rows, key=lambda row: -row[1])

@@ -15,7 +15,7 @@ import numpy as np
 from shapely import from_wkb
 
 from csakd_geo._version import __version__
-from csakd_geo.adapt import Networks
+from csakd_geo.adapt import Networks, foresee
 from csakd_geo.area import read_area
 from csakd_geo.budget import Budget, estimate, pick_supertile
 from csakd_geo.choose import Choice, check_names, choose_method
@@ -28,6 +28,7 @@ from csakd_geo.grid import lay_grid
 from csakd_geo.io import open_source
 from csakd_geo.io.axes import read_wavelengths
 from csakd_geo.methods.base import Fitted
+from csakd_geo.models import find_model
 from csakd_geo.options import FuseOptions, make_options
 from csakd_geo.pair import Pair
 from csakd_geo.response import Response, estimate_response
@@ -140,7 +141,9 @@ def draft_job(hsi: Any, msi: Any, options: FuseOptions) -> Draft:
     supertile = align(options.supertile, grid.ratio) if options.supertile else 0
     supertile = pick_supertile(len(scene.hsi_bands), tile, grid.ratio, wanted=supertile)
     device = pick_device(options.device)
-    budget = estimate(scene, tile=tile, supertile=supertile, bands=len(bands), dtype=options.dtype)
+    method, unchecked = foresee(scene, options, device)
+    budget = estimate(scene, method, tile=tile, supertile=supertile, bands=len(bands), dtype=options.dtype)
+    warnings += unchecked
     return Draft(scene, options, bands, tile, supertile, device, budget, tuple(warnings))
 
 
@@ -212,9 +215,7 @@ def _prepare(draft: Draft, report: Report, keep_model: Path | None) -> Job:
     networks = Networks(pair, response, options, draft.device, report, keep_model)
     report("fit", 0.3, "choosing the method")
     if options.model is not None:
-        warnings += networks.check_asked()
-        path = networks.asked
-        choice = Choice(networks.make(path), "model asked for", {})
+        choice = Choice(networks.make(find_model(options.model)), "model asked for", {})
     else:
         choice = choose_method(
             pair,

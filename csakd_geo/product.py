@@ -11,11 +11,12 @@ from typing import Any
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from csakd_geo.budget import Budget
+from csakd_geo.budget import Budget, workers
 from csakd_geo.engine.graph import output_axis, writing_tasks
 from csakd_geo.engine.kernel import output_window
 from csakd_geo.engine.run import run_tasks
 from csakd_geo.engine.store import Store, key_of
+from csakd_geo.engine.threads import one_blas_thread
 from csakd_geo.errors import OutputError
 from csakd_geo.io.cog import RasterSpec, write_cog
 from csakd_geo.io.encoding import choose_encoding
@@ -98,7 +99,12 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report) -> int:
     store.begin({**record, "key": key_of(record)}, job.fitted.to_bytes())
     try:
         tasks = writing_tasks(scene, job.choice.method, job.fitted, plan, bands, encoding, store)
-        clipped = sum(run_tasks(tasks, lambda share: report("fuse", share, job.choice.method.name)))
+        name = job.choice.method.name
+        with one_blas_thread():
+            done = run_tasks(
+                tasks, lambda share: report("fuse", share, name), workers=workers(job.choice.method)
+            )
+        clipped = sum(done)
         grid = scene.grid
         spec = RasterSpec(
             height=grid.height,

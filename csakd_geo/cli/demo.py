@@ -39,7 +39,9 @@ def demo(output: Path) -> None:
     table = Table(title="Sample (AVIRIS Indian Pines, ratio 4, 4 MSI bands) against truth")
     for column in ("method", "PSNR dB", "SAM deg", "ERGAS", "SSIM", "seconds"):
         table.add_column(column, justify="left" if column == "method" else "right")
-    names = [*METHODS, "csakd"] if fitting_model(draft.scene.sample()) else list(METHODS)
+    pair = draft.scene.sample()
+    fits = fitting_model(pair.hsi_axis, pair.msi_axis, pair.ratio) is not None
+    names = [*METHODS, "csakd"] if fits else list(METHODS)
     for name in names:
         begun = time.monotonic()
         cube = fuse(sample.hsi, sample.msi, method=name, adapt_minutes=0).values

@@ -23,7 +23,7 @@ class _Count(Callback):
             self.done(min(1.0, self.count / self.total))
 
 
-def run_tasks(tasks: list[Delayed], done: Callable[[float], None], *, workers: int = 1) -> list[int]:
+def run_tasks(tasks: list[Delayed], done: Callable[[float], None], *, workers: int) -> list[int]:
     """Run all tasks on the machine's threads.
 
     Parameters
@@ -33,7 +33,7 @@ def run_tasks(tasks: list[Delayed], done: Callable[[float], None], *, workers: i
     done : callable
         Gets the share that is finished.
     workers : int
-        Tasks at once; torch and BLAS use the cores inside each.
+        Tasks at once.
 
     Returns
     -------
@@ -43,8 +43,4 @@ def run_tasks(tasks: list[Delayed], done: Callable[[float], None], *, workers: i
         return []
     done(0.0)
     with _Count(len(tasks), done):
-        return list(
-            compute(
-                *tasks, scheduler="threads", num_workers=workers
-            )
-        )
+        return list(compute(*tasks, scheduler="threads", num_workers=workers))

@@ -141,9 +141,9 @@ class Scene:
 
 
 def _grown(window: Window, by: int, frame: Window) -> Window:
-    return Window(
-        window.row - by, window.col - by, window.height + 2 * by, window.width + 2 * by
-    ).intersect(frame)
+    return Window(window.row - by, window.col - by, window.height + 2 * by, window.width + 2 * by).intersect(
+        frame
+    )
 
 
 def _fill(cube: FloatArray, medians: FloatArray, reach: int) -> None:
