@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,17 @@ import pytest
 from simulated import Array, aviris, broad_bands, land, made_pair, rmse
 
 from csakd_geo.degrade import PSF
+from csakd_geo.engine.threads import one_blas_thread
 from csakd_geo.errors import SpectralError
 from csakd_geo.pair import Block, Pair
 from csakd_geo.response import estimate_noise, estimate_psf, estimate_response
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    with one_blas_thread():
+        yield
+
 
 PLACES = [  # ratio, FWHM and displacement in LR pixels
     (2, 1.4, 0.3, -0.8),

@@ -19,7 +19,6 @@ FloatArray = NDArray[np.floating]
 _PIXELS = 8_000  # LR pixels the endmembers are fitted on
 _CHUNK = 4_096  # pixels unmixed at a time: fits the cache
 _LR_STEPS, _HR_STEPS, _END_STEPS, _ROUNDS = 300, 120, 60, 3
-_TINY = np.float32(1e-20)  # what decays stops above the subnormal numbers, which are a hundred times slower
 _SUM_TO_ONE = 1.0  # weight of the sum-to-one row, in units of the data's root mean square
 
 
@@ -112,7 +111,11 @@ def _abundances(
     fine = np.maximum(upsample(coarse.reshape(count, height, width), psf), 1e-6)
     shape = fine.shape
     seen = operator @ ends + offset
-    fine = _unmix(seen, msi.reshape(len(msi), -1), fine.reshape(count, -1), _HR_STEPS)
+    # abundances sum to 1, so a constant changes nothing: it keeps an MSI with an offset positive
+    lift = np.maximum(0, -seen.min(1, keepdims=True))
+    level = operator.sum(1).mean()  # back to the HSI's units, which the sum-to-one row is weighed in
+    pixels = (msi.reshape(len(msi), -1) + lift) / level
+    fine = _unmix((seen + lift) / level, pixels, fine.reshape(count, -1), _HR_STEPS)
     return fine.reshape(shape)
 
 
@@ -129,6 +132,5 @@ def _unmix(ends: FloatArray, pixels: FloatArray, start: FloatArray, steps: int) 
         mix = start[:, k : k + _CHUNK].astype(np.float32)
         for _ in range(steps):
             mix *= above / (gram @ mix + np.float32(1e-12))
-            mix += _TINY
         out[:, k : k + _CHUNK] = mix
     return out

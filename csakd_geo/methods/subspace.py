@@ -204,7 +204,7 @@ def _blend(truth: FloatArray, estimates: FloatArray) -> FloatArray:
 
 
 def _solve(right: FloatArray, values: FloatArray, psf: PSF) -> FloatArray:
-    """``(values + S'S)^-1 right``, exact for a window that is zero outside.
+    """``(values + S'S)^-1 right``, exact where no LR pixel is seen outside the window.
 
     Parameters
     ----------
