@@ -136,10 +136,8 @@ class _Residual:
         self.pair, self.reach = _thin(pair), reach
         spectra = self.pair.hsi_spectra(reach)
         spectra = spectra - spectra.mean(1, keepdims=True)
-        values, vectors = np.linalg.eigh(spectra @ spectra.T)
-        scores = vectors[:, -_LEADING:].T @ spectra
-        # square-root weighting keeps the first component from deciding alone
-        self.scores = scores / np.maximum(values[-_LEADING:], 1e-30)[:, None] ** 0.25
+        _, vectors = np.linalg.eigh(spectra @ spectra.T)
+        self.scores = vectors[:, -_LEADING:].T @ spectra
 
     def __call__(self, psf: PSF) -> float:
         return self._left(self.pair.msi_spectra(psf, self.reach), self.scores)
