@@ -171,22 +171,25 @@ def _halve(truth: FloatArray) -> FloatArray:
 def _random_bands(
     axis: SpectralAxis, ranges: Variation, rng: np.random.Generator
 ) -> tuple[SpectralAxis, FloatArray]:
-    """MSI bands of a known sensor, or random ones, that the HSI covers."""
-    low, high = np.nanmin(axis.wavelength), np.nanmax(axis.wavelength)
+    """MSI bands of a known sensor, or random ones, that the HSI covers; none lies in a gap of it."""
+    known = axis.wavelength[np.isfinite(axis.wavelength)]
+    low, high = float(known.min()), float(known.max())
     if rng.random() < 0.6:
         bands = get_sensor(str(rng.choice(ranges.sensors))).axis
-        inside = np.flatnonzero((bands.wavelength > low + 15) & (bands.wavelength < high - 15))
-        bands = bands.take(inside)
-    else:
-        count = int(rng.integers(ranges.random_bands[0], ranges.random_bands[1] + 1))
-        top = high if rng.random() < 0.5 else min(high, 1000.0)
-        centres = np.sort(rng.uniform(low + 30, top - 30, count))
-        bands = SpectralAxis(
-            wavelength=centres,
-            fwhm=rng.uniform(25, 150, count),
-            good=np.ones(count, bool),
-            names=("",) * count,
-        )
+        gap = np.abs(bands.wavelength[:, None] - known).min(1)
+        inside = (bands.wavelength > low + 15) & (bands.wavelength < high - 15)
+        seen = np.flatnonzero(inside & (gap <= bands.filled_fwhm() / 2))
+        if seen.size:
+            bands = bands.take(seen)
+            return bands, gaussian_response(bands, axis)
+    count = int(rng.integers(ranges.random_bands[0], ranges.random_bands[1] + 1))
+    top = high if rng.random() < 0.5 or low > 900 else min(high, 1000.0)
+    edge = min(30.0, (top - low) / 4)
+    centres = np.sort(rng.uniform(low + edge, top - edge, count))
+    fwhm = rng.uniform(25, 150, count)
+    distance = np.abs(centres[:, None] - known)
+    nearest = known[distance.argmin(1)]
+    bands = SpectralAxis.build(np.where(distance.min(1) <= fwhm / 2, centres, nearest), fwhm=fwhm)
     return bands, gaussian_response(bands, axis)
 
 
