@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from csakd_geo.train.examples import Example
 
 ADAPT_FROM = 160 * 160  # HSI pixels from which training on the pair is expected to pay (benchmarks/adapt.py)
+MINUTES = 3.0  # training that happens without being asked for
 RATE = 1e-3  # learning rate on one scene
 RATIOS = (2, 10)
 
@@ -97,10 +98,11 @@ class Networks:
         fits, one is distilled on the pair, unless training is off.
         """
         path = fitting_model(self.pair.hsi_axis, self.pair.msi_axis, self.pair.ratio)
-        explicit = path is None and self.options.method == CSAKD.name
-        if self.options.adapt_minutes > 0 and (explicit or self.pair.pixels >= ADAPT_FROM):
-            return self.train(path)
-        return path
+        wanted = self.options.adapt_minutes
+        needed = path is None and self.options.method == CSAKD.name
+        if wanted is None:
+            return self.train(path) if needed or self.pair.pixels >= ADAPT_FROM else path
+        return self.train(path) if wanted > 0 else path
 
     def facts(self, method: Method) -> dict[str, Any]:
         """Name, hashes and training of the network that runs; empty for a classical method."""
@@ -138,7 +140,8 @@ class Networks:
 
         student, teacher, card = _networks(start)
         learn, held = split_examples(card, self.pair, self.response)
-        minutes, seed = self.options.adapt_minutes, self.options.seed
+        wanted, seed = self.options.adapt_minutes, self.options.seed
+        minutes = MINUTES if wanted is None else wanted
         settings = Settings(minutes=minutes, seed=seed, rate=RATE, signs=False)
         self.trained = distil(
             student,

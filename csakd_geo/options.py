@@ -40,8 +40,9 @@ class FuseOptions(BaseModel):
         CSV or ENVI header with the HSI's wavelengths, where its file states none.
     shift : "auto", "none" or (float, float)
         Offset added to the HSI's coordinates, in metres of the MSI's CRS.
-    adapt_minutes : float
-        Training time at most; 0 trains nothing.
+    adapt_minutes : float or None
+        Train on the pair for that long; 0 trains nothing. None trains, for 3 minutes at most, only
+        where a gain is expected or ``csakd`` is asked for and no model fits.
     seed : int
     """
 
@@ -61,7 +62,7 @@ class FuseOptions(BaseModel):
     bands: str | None = None
     wavelengths: Path | None = None
     shift: Literal["auto", "none"] | tuple[FiniteFloat, FiniteFloat] = "auto"
-    adapt_minutes: float = Field(default=3.0, ge=0, le=1440)
+    adapt_minutes: float | None = Field(default=None, ge=0, le=1440)
     seed: int = Field(default=0, ge=0)
 
     @field_validator("shift", "halo", mode="before")

@@ -131,7 +131,11 @@ def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int
     "--wavelengths", type=click.Path(path_type=Path), help="CSV or ENVI header for the HSI's bands."
 )
 @click.option("--shift", callback=_shift, help="auto (default), none, or DX,DY in metres added to the HSI.")
-@click.option("--adapt-minutes", type=float, help="Training time at most (default 3); 0 trains nothing.")
+@click.option(
+    "--adapt-minutes",
+    type=float,
+    help="Train on the pair that long; 0 never trains. By default only where it pays.",
+)
 @click.option("--seed", type=int, help="Of everything random (default 0).")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file with the same options.")
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
