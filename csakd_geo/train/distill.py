@@ -117,10 +117,15 @@ def distil(
     Raises
     ------
     ModelError
-        If there is nothing to learn from or to hold out, or a loss is not a number.
+        If there is nothing to learn from or to hold out, or a loss or the held-out error is not a
+        number.
     """
     if not learn or not held:
         raise ModelError("Training needs examples to learn from and held-out examples; one of them is empty.")
+    if not all(example.usable.any() for example in held):
+        raise ModelError(
+            "A held-out example has no usable pixel, so nothing can be scored on it; leave it out."
+        )
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
     adapter = _adapter(student, teacher)
@@ -131,15 +136,14 @@ def distil(
     start = best = held_out_error(student, held)
     if not np.isfinite(start):
         raise ModelError(
-            "The held-out error is not a number before training began; "
-            "check the held-out examples for NaN and that each has usable pixels."
+            "The held-out error is not a number before training began; check the held-out examples for NaN."
         )
     best_state = copy.deepcopy(student.state_dict())
     history = [(0.0, start)]
     step = 0
     while True:
         now = time.monotonic()
-        share = (now - begun) / (60 * settings.minutes)
+        share = (now - begun) / (60 * settings.minutes) if settings.minutes > 0 else 1.0
         if settings.steps is not None:
             share = max(share, step / settings.steps)
         finished = share >= 1
@@ -181,8 +185,7 @@ class _Batch:
 
     def spectra(self, output: Tensor) -> Tensor:
         """Spectra of an output; where nothing may be learned they are the truth, so no loss arises."""
-        spectra = torch.einsum("bk,nkyx->nbyx", self.basis, output) + self.mean[None, :, None, None]
-        return torch.where(self.usable, spectra, self.truth)
+        return torch.where(self.usable, _mix(self.basis, self.mean, output), self.truth)
 
 
 def _draw(example: Example, settings: Settings, rng: np.random.Generator) -> _Batch:
@@ -212,7 +215,13 @@ def _draw(example: Example, settings: Settings, rng: np.random.Generator) -> _Ba
             kept.append(turned[:, :, ::-1] if flip else turned)
     hsi, msi, base, truth, mask = (torch.from_numpy(np.ascontiguousarray(np.stack(c))) for c in crops)
     basis, mean = torch.from_numpy(example.basis * signs), torch.from_numpy(example.mean)
+    # the energies in the losses must not tell of a truth that is held out: the base stands for it
+    truth = torch.where(mask, truth, _mix(basis, mean, base))
     return _Batch(hsi, msi, base, truth, mask, basis, mean)
+
+
+def _mix(basis: Tensor, mean: Tensor, coefficients: Tensor) -> Tensor:
+    return torch.einsum("bk,nkyx->nbyx", basis, coefficients) + mean[None, :, None, None]
 
 
 def _corner(example: Example, side: int, rng: np.random.Generator) -> tuple[int, int]:
