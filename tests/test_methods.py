@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from simulated import Array, broad_bands, land, made_pair, rmse
 
 from csakd_geo.degrade import PSF, adjoint
@@ -16,8 +18,13 @@ from csakd_geo.errors import InputError
 from csakd_geo.methods import METHODS, get_method, method_table
 from csakd_geo.methods.base import Fitted, Method
 from csakd_geo.methods.cnmf import CNMF
+from csakd_geo.methods.csakd import CSAKD
 from csakd_geo.methods.linear import predict, regress
 from csakd_geo.methods.subspace import CoupledMAP, _solve, degrade_zero, find_subspace
+from csakd_geo.models.card import ModelCard
+from csakd_geo.models.checkpoint import save_model
+from csakd_geo.models.config import NetworkConfig
+from csakd_geo.models.network import DualTwoStream
 from csakd_geo.pair import Pair, degrade_pair
 from csakd_geo.response import Response, estimate_response
 from csakd_geo.tiling import TilePlan
@@ -27,8 +34,11 @@ NAMES = list(METHODS)
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with one_blas_thread():
         yield
+    torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -324,3 +334,33 @@ def test_a_prior_is_tried_one_level_down_and_the_better_one_weighs_more() -> Non
         first = fitted.arrays["inverse"][0]
         errors.append(rmse(np.tensordot(first, fused, axes=1), np.tensordot(first, truths[0], axes=1)))
     assert (blend[0, 0] > blend[1, 0]) == (errors[0] < errors[1])
+
+
+@pytest.mark.parametrize("statistics", ["scene", "tile"])
+def test_a_network_refines_its_base_in_tiles_as_in_the_whole(tmp_path: Path, statistics: str) -> None:
+    torch.manual_seed(0)
+    config = NetworkConfig(bands=10, msi_bands=10, features=8, growth=4, depths=(1, 1, 1, 1))
+    network = DualTwoStream(config)
+    with torch.no_grad():
+        network.last.weight.mul_(1000)  # untrained, but loud
+    path = tmp_path / "model.safetensors"
+    save_model(path, network, ModelCard(name="m", network=config, form="subspace", base="coupled-map"))
+    c = case(land(bands=12, height=120, width=120, seed=8), ratio=3, fwhm=4.0, dy=0.6)
+    method = CSAKD(path, statistics=statistics)
+    fitted = method.fit(c.pair, c.response)
+    at_once = method.apply(fitted, c.hsi, c.msi)
+    base = CoupledMAP().apply(fitted.inner("coupled-map"), c.hsi, c.msi)
+    assert isinstance(method, Method)
+    assert at_once.shape == c.truth.shape
+    assert np.isfinite(at_once).all()
+    changed = rmse(at_once, base)
+    assert changed > 1e-4
+    tiled = in_tiles(method, fitted, c.hsi, c.msi, ratio=3, tile=10)
+    off = rmse(tiled, at_once) / float(np.sqrt(np.square(at_once).mean()))
+    if statistics == "scene":
+        assert off <= 1e-5
+        assert rmse(tiled, at_once) < 0.01 * changed
+        again = Fitted.from_bytes(fitted.to_bytes())
+        np.testing.assert_array_equal(method.apply(again, c.hsi, c.msi), at_once)
+    else:
+        assert off > 1e-6  # attention of a tile is not that of the scene
