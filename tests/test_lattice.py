@@ -287,7 +287,7 @@ def test_a_hole_in_one_band_stays_there(crs: CRS) -> None:
     np.testing.assert_array_equal(broken[[0, 3]], clean[[0, 3]])
     assert np.isnan(broken[2]).all()
     hole = np.isnan(broken[1])
-    assert 4 <= hole.sum() <= 40
+    assert 4 <= hole.sum() <= 16  # the nearest pixel decides, so it does not grow
     # away from the hole nothing has changed
     near = gaussian_filter(hole.astype(float), 2) > 1e-6
     np.testing.assert_array_equal(broken[1][~near], clean[1][~near])
