@@ -253,9 +253,7 @@ HSI = Image(Affine(30, 0, 5e5, 0, -30, 6e6), 30, 30, UTM, "broad.tif")
         (HSI, MSI, {"shift": (5e4, 0.0)}, r"x 550000 to 550900.*do not overlap"),
         (
             HSI,
-            Image(
-                Affine.translation(5e5, 6e6) * Affine.rotation(5) * Affine.scale(10, -10), 90, 90, UTM, "m"
-            ),
+            Image(Affine(9.96, 0.87, 5e5, 0.87, -9.96, 6e6), 90, 90, UTM, "m"),
             {},
             r"The MSI 'm' is rotated; warp it to a north-up grid",
         ),
