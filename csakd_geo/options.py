@@ -42,7 +42,7 @@ class FuseOptions(BaseModel):
         Offset added to the HSI's coordinates, in metres of the MSI's CRS.
     adapt_minutes : float or None
         Train on the pair for that long; 0 trains nothing. None trains, for 3 minutes at most, only
-        where a gain is expected or ``csakd`` is asked for and no model fits.
+        where ``csakd`` is asked for and no model fits: elsewhere no gain is predicted.
     seed : int
     """
 

@@ -134,7 +134,7 @@ def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int
 @click.option(
     "--adapt-minutes",
     type=float,
-    help="Train on the pair that long; 0 never trains. By default only where it pays.",
+    help="Train on the pair that long; 0 never trains. By default only where csakd is asked for and no model fits.",
 )
 @click.option("--seed", type=int, help="Of everything random (default 0).")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file with the same options.")
