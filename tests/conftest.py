@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from csakd_geo.simulate import SimulatedPaths
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,3 +48,11 @@ def shared_data(shared: Path) -> Path:
 def golden(shared: Path) -> Path:
     """Expected outputs of the published networks and metrics."""
     return _folder(shared / "golden")
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> SimulatedPaths:
+    """The embedded sample: ``hsi``, ``msi`` and ``truth``; read it, never write into it."""
+    from csakd_geo.sample import write_sample
+
+    return write_sample(tmp_path_factory.mktemp("sample"))

@@ -25,6 +25,7 @@ BoolArray = NDArray[np.bool_]
 _WHOLE = 400 * 400  # LR cells up to which a fit sees the whole scene
 _BLOCKS, _SIDE = 4, 96  # otherwise: blocks per axis and their side in LR cells
 _NEAR = 3  # LR cells within which a masked pixel repeats the nearest valid one
+_SPECTRA = 100_000  # of each sampled window that the fill values are taken from
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,7 +166,7 @@ def _fill(cube: FloatArray, medians: FloatArray, reach: int) -> None:
 
 
 def open_scene(hsi: Source, msi: Source, grid: FusionGrid, *, area: bytes | None = None) -> Scene:
-    """Find good bands and fill values of a pair.
+    """Find good bands and fill values of a pair; a band that is empty on the common area is not good.
 
     Parameters
     ----------
@@ -189,25 +190,21 @@ def open_scene(hsi: Source, msi: Source, grid: FusionGrid, *, area: bytes | None
             )
         bands.append(tuple(int(b) for b in good))
     blank = Scene(hsi, msi, grid, bands[0], bands[1], np.empty(0), np.empty(0), area)
-    hsi_parts, msi_parts = [], []
-    for window in blank.sample_windows():
-        low = read_hsi(hsi, grid, window, bands[0]).reshape(len(bands[0]), -1)
-        high = read_msi(msi, grid, window, bands[1]).reshape(len(bands[1]), -1)
-        hsi_parts.append(low)
-        msi_parts.append(high[:, :: max(1, high.shape[1] // 100_000)])
+    parts = [blank._read(window) for window in blank.sample_windows()]
     fills = []
-    for source, parts in ((hsi, hsi_parts), (msi, msi_parts)):
-        values = np.concatenate(parts, axis=1)
-        empty = np.isnan(values).all(1)
-        if empty.any():
+    for k, source in enumerate((hsi, msi)):
+        images = [part[k].reshape(len(bands[k]), -1) for part in parts]
+        values = np.concatenate([v[:, :: max(1, v.shape[1] // _SPECTRA)] for v in images], axis=1)
+        seen = np.isfinite(values).any(1)
+        if not seen.any():
             raise InputError(
-                f"'{source.name}' has {int(empty.sum())} bands without a valid pixel on the common area; "
-                "check that both images hold data there."
+                f"'{source.name}' has no valid pixel on the common area; check that both images hold data there."
             )
-        fills.append(np.nanmedian(values, axis=1).astype(np.float32))
+        bands[k] = tuple(band for band, some in zip(bands[k], seen, strict=True) if some)
+        fills.append(np.nanmedian(values[seen], axis=1).astype(np.float32))
     if len(bands[1]) > len(bands[0]):
         raise GridError(
             f"The MSI '{msi.name}' has more bands ({len(bands[1])}) than the HSI '{hsi.name}' ({len(bands[0])}); "
             "are the two inputs swapped?"
         )
-    return replace(blank, hsi_fill=fills[0], msi_fill=fills[1])
+    return Scene(hsi, msi, grid, bands[0], bands[1], fills[0], fills[1], area)

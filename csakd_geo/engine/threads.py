@@ -5,14 +5,59 @@ Super-tiles run side by side instead, and torch keeps its own threads.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from threadpoolctl import threadpool_limits
 
 
+class _Shared:
+    """The limit is the process's: the first thread to enter sets it, the last to leave lifts it.
+
+    A thread of its own holds it in between, because the library lets no thread lift another's.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+        self.done = threading.Event()
+        self.holder: threading.Thread | None = None
+
+    def enter(self) -> None:
+        with self.lock:
+            if self.inside == 0:
+                ready, self.done = threading.Event(), threading.Event()
+                self.holder = threading.Thread(target=_hold, args=(ready, self.done), daemon=True)
+                self.holder.start()
+                ready.wait()
+            self.inside += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0 and self.holder is not None:
+                self.done.set()
+                self.holder.join()
+                self.holder = None
+
+
+def _hold(ready: threading.Event, done: threading.Event) -> None:
+    try:
+        with threadpool_limits(limits=1, user_api="blas"):
+            ready.set()
+            done.wait()
+    finally:
+        ready.set()
+
+
+_shared = _Shared()
+
+
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Limit NumPy's and SciPy's linear algebra to one thread in this process."""
-    with threadpool_limits(limits=1, user_api="blas"):
+    _shared.enter()
+    try:
         yield
+    finally:
+        _shared.leave()
