@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 Report = Callable[[str, float, str], None]
 """Called with a stage, its share done (0 to 1) and a few words."""
 
+_STACK = ("numpy", "scipy", "rasterio", "torch")  # whose versions decide the last bits
 _TILE = 512  # MSI pixels
 _MIN_SHIFT = 0.1  # HSI pixels below which a shift is left to the PSF's phase
 _MAX_REACH = 8  # HSI pixels that a shift is searched over
@@ -288,6 +290,7 @@ def _notes(
     grid = scene.grid
     return {
         "software": f"csakd_geo {__version__}",
+        "versions": {name: version(name) for name in _STACK},
         "method": choice.method.name,
         "method_reason": choice.reason,
         "model": model,
