@@ -137,12 +137,12 @@ class Networks:
         from csakd_geo.models import save_model
         from csakd_geo.train.distill import Settings, distil
 
-        student, teacher, card = _networks(start)
+        student, teacher, card = _networks(start, self.options.seed)
         learn, held = split_examples(card, self.pair, self.response)
         wanted, seed = self.options.adapt_minutes, self.options.seed
         minutes = MINUTES if wanted is None else wanted
         settings = Settings(minutes=minutes, seed=seed, rate=RATE, signs=False)
-        self.trained = distil(
+        outcome = distil(
             student,
             teacher,
             learn,
@@ -150,12 +150,13 @@ class Networks:
             settings,
             progress=lambda share, best: self.report("train", share, f"error {best:.3f} of the base's"),
         )
-        if start is not None and self.trained.best >= self.trained.start:
+        if start is not None and outcome.best >= outcome.start:
             return start
+        self.trained = outcome
         target = self.keep or Path(tempfile.mkdtemp(prefix="csakd_geo-")) / "adapted.safetensors"
         provenance: dict[str, Any] = {
             "trained_by": f"csakd_geo {__version__}",
-            "steps": self.trained.steps,
+            "steps": outcome.steps,
         }
         save_model(target, student, card.model_copy(update={"name": target.stem, "provenance": provenance}))
         return target
@@ -172,13 +173,16 @@ def split_examples(card: ModelCard, pair: Pair, response: Response) -> tuple[lis
     return learn, held
 
 
-def _networks(start: Path | None) -> tuple[DualTwoStream, DualTwoStream | None, ModelCard]:
+def _networks(start: Path | None, seed: int) -> tuple[DualTwoStream, DualTwoStream | None, ModelCard]:
     """A student to train with its card, and a teacher where it starts from nothing."""
+    import torch
+
     from csakd_geo.models import DualTwoStream, ModelCard, NetworkConfig, Normalisation
 
     if start is not None:
         model = load_model(start)
         return model.network, None, model.card
+    torch.manual_seed(seed)  # the first weights are drawn below
     k = COMPONENTS
     student = NetworkConfig(bands=k, msi_bands=k, features=32, growth=16, depths=(0, 2, 2, 1), student=True)
     teacher = NetworkConfig(bands=k, msi_bands=k, features=48, growth=24, depths=(1, 2, 2, 1))

@@ -54,7 +54,7 @@ class CSAKD:
 
     def fit(self, pair: Pair, response: Response, *, seed: int = 0) -> Fitted:
         """Everything the network needs of the scene: base, subspace or scale, attention sums."""
-        model = _load(str(self.path), self.device)
+        model = _load(self.path, self.device)
         fitted = prepare(model.card, pair, response, seed=seed)
         if self.statistics == "scene":
             sums = None
@@ -70,7 +70,7 @@ class CSAKD:
         """Run base and network on a window."""
         import torch
 
-        model = _load(str(self.path), self.device)
+        model = _load(self.path, self.device)
         hsi_in, msi_in, base = network_inputs(model.card, fitted, hsi, msi, anew=self.statistics == "tile")
         with torch.inference_mode():
             output, _ = model.network(
@@ -84,19 +84,22 @@ class CSAKD:
         )
 
 
+def _load(path: Path, device: str) -> Model:
+    """A model, once per process, device and state of its file, which another run may replace."""
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise ModelError(f"Model {path} cannot be read: {error.strerror or error}.") from error
+    return _loaded(str(path), device, state.st_mtime_ns, state.st_size, state.st_ino)
+
+
 @lru_cache(maxsize=4)
-def _load(path: str, device: str) -> Model:
-    """A model, once per process and device; the network itself is moved."""
+def _loaded(path: str, device: str, *_state: int) -> Model:
     from csakd_geo.models.checkpoint import load_model
 
     model = load_model(path)
     model.network.to(device)
     return model
-
-
-def forget_models() -> None:
-    """Drop loaded models, so that a file that was replaced is read again."""
-    _load.cache_clear()
 
 
 def _tensor(array: FloatArray, device: str) -> Any:
