@@ -113,7 +113,9 @@ def degrade(cube: FloatArray, psf: PSF) -> FloatArray:
 
 
 def adjoint(cube: FloatArray, psf: PSF) -> FloatArray:
-    """Transpose of :func:`degrade` with zeros outside: spread each LR pixel over its footprint.
+    """Transpose of :func:`degrade`: spread each LR pixel over its footprint.
+
+    Replicated edges come back to where they were taken from.
 
     Parameters
     ----------
@@ -129,11 +131,41 @@ def adjoint(cube: FloatArray, psf: PSF) -> FloatArray:
     rows = np.zeros((bands, height * r + 2 * m, width), cube.dtype)
     for k, w in enumerate(ky):
         rows[:, k : k + height * r : r] += float(w) * cube
-    rows = rows[:, m : m + height * r]
+    rows = _fold(rows, m, 1)
     out = np.zeros((bands, height * r, width * r + 2 * m), cube.dtype)
     for k, w in enumerate(kx):
         out[:, :, k : k + width * r : r] += float(w) * rows
-    return np.ascontiguousarray(out[:, :, m : m + width * r])
+    return np.ascontiguousarray(_fold(out, m, 2))
+
+
+def _fold(cube: FloatArray, margin: int, axis: int) -> FloatArray:
+    """Add what lies in the margins of an axis to its first and last cell, and drop the margins."""
+    if margin == 0:
+        return cube
+    moved = np.moveaxis(cube, axis, 0)
+    inner = moved[margin:-margin]
+    inner[0] += moved[:margin].sum(0)
+    inner[-1] += moved[-margin:].sum(0)
+    return np.moveaxis(inner, 0, axis)
+
+
+def axis_gram(taps: FloatArray, ratio: int, size: int) -> FloatArray:
+    """``S S'`` along one axis, (size, size), for ``S`` = :func:`degrade` with its replicated edges.
+
+    Parameters
+    ----------
+    taps : ndarray
+        Along this axis, from :meth:`PSF.taps`.
+    ratio : int
+    size : int
+        LR pixels.
+    """
+    margin = (len(taps) - ratio) // 2
+    matrix = np.zeros((size, size * ratio))
+    columns = np.arange(size)[:, None] * ratio - margin + np.arange(len(taps))
+    rows = np.broadcast_to(np.arange(size)[:, None], columns.shape)
+    np.add.at(matrix, (rows, np.clip(columns, 0, size * ratio - 1)), np.broadcast_to(taps, columns.shape))
+    return np.asarray(matrix @ matrix.T)
 
 
 def upsample(cube: FloatArray, psf: PSF) -> FloatArray:

@@ -276,7 +276,7 @@ def _estimate_srf(hsi: FloatArray, msi: FloatArray) -> tuple[FloatArray, FloatAr
     rough = second.T @ second
     # even and odd pixels in runs take turns, so noise is not fitted
     fold = (np.arange(n) // 8) % 2 == 0
-    operator = np.zeros((len(m), bands))
+    operator, unseen = np.zeros((len(m), bands)), np.zeros(len(m))
     grams = {
         weight: np.linalg.cholesky(gram + level * (weight * rough + 1e-9 * np.eye(bands))).T
         for weight in (1e-4, 1e-2, 1.0)
@@ -291,10 +291,13 @@ def _estimate_srf(hsi: FloatArray, msi: FloatArray) -> tuple[FloatArray, FloatAr
             error = float(np.square(m[band, ~fold] - row @ h[:, ~fold]).mean()) if (~fold).any() else 0.0
             if error < best:
                 best, best_weight = error, weight
+        unseen[band] = best
         factor = grams[best_weight]
         operator[band], _ = nnls(factor, np.linalg.solve(factor.T, cross[:, band]), maxiter=30 * bands)
     offset = (mean_m - operator @ mean_h)[:, 0]
-    misfit = np.sqrt(np.square(m - operator @ h).mean(1))
+    seen = np.square(m - operator @ h).mean(1)
+    # what was not fitted tells the error; what was fitted flatters it
+    misfit = np.sqrt(np.maximum(seen, unseen))
     return operator, offset, misfit
 
 

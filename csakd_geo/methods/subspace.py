@@ -18,10 +18,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import toeplitz
 from scipy.optimize import nnls
 
-from csakd_geo.degrade import PSF, adjoint, apply_srf, degrade
+from csakd_geo.degrade import PSF, adjoint, apply_srf, axis_gram, degrade
 from csakd_geo.methods.base import Fitted, Method
 from csakd_geo.methods.cnmf import CNMF
 from csakd_geo.methods.injection import GSA
@@ -204,37 +203,20 @@ def _blend(truth: FloatArray, estimates: FloatArray) -> FloatArray:
 
 
 def _solve(right: FloatArray, values: FloatArray, psf: PSF) -> FloatArray:
-    """``(values + S'S)^-1 right``, exact where no LR pixel is seen outside the window.
+    """``(values + S'S)^-1 right``, exact, with the replicated edges that S has.
 
     Parameters
     ----------
     right : ndarray (K, ry, rx)
     values : ndarray (K,)
     """
-    seen = degrade_zero(right, psf)
+    seen = degrade(right, psf)
     ky, kx = psf.taps()
-    eig_y, vec_y = np.linalg.eigh(_gram(ky, psf.ratio, seen.shape[1]))
-    eig_x, vec_x = np.linalg.eigh(_gram(kx, psf.ratio, seen.shape[2]))
+    eig_y, vec_y = np.linalg.eigh(axis_gram(ky, psf.ratio, seen.shape[1]))
+    eig_x, vec_x = np.linalg.eigh(axis_gram(kx, psf.ratio, seen.shape[2]))
     spectrum = values[:, None, None] + eig_y[None, :, None] * eig_x[None, None, :]
     inner = vec_y @ ((vec_y.T @ seen @ vec_x) / spectrum) @ vec_x.T
-    return np.asarray((right - adjoint(inner.astype(np.float32), psf)) / values[:, None, None])
-
-
-def degrade_zero(cube: FloatArray, psf: PSF) -> FloatArray:
-    """:func:`csakd_geo.degrade.degrade` with zeros outside: the transpose of its adjoint."""
-    m = psf.halo * psf.ratio
-    padded = np.pad(cube, ((0, 0), (m, m), (m, m)))
-    inner = degrade(padded, psf)
-    h = psf.halo
-    return inner[:, h : inner.shape[1] - h, h : inner.shape[2] - h]
-
-
-def _gram(taps: FloatArray, ratio: int, size: int) -> FloatArray:
-    """``S S'`` along one axis: autocorrelation of the taps at LR steps, (size, size)."""
-    full = np.correlate(taps, taps, mode="full")[len(taps) - 1 :: ratio]
-    column = np.zeros(size)
-    column[: min(size, len(full))] = full[:size]
-    return np.asarray(toeplitz(column))
+    return np.asarray((right - adjoint(inner.astype(right.dtype), psf)) / values[:, None, None])
 
 
 class SubspaceMAP(_MAP):
