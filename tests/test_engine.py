@@ -34,6 +34,7 @@ from csakd_geo.io.encoding import Encoding
 from csakd_geo.job import Job, draft_job, prepare_job
 from csakd_geo.methods import METHODS
 from csakd_geo.methods.base import Fitted, Method
+from csakd_geo.models import bundled_models
 from csakd_geo.options import make_options
 from csakd_geo.product import write_job
 from csakd_geo.simulate import SimulatedPaths
@@ -266,12 +267,14 @@ def test_scene_pickles(pair: made.Pair) -> None:
 # ------------------------------------------------------------------------------------- tiled against whole
 
 
-@pytest.mark.parametrize("name", [*METHODS, "cross.safetensors", "sample.pth"])
+@pytest.mark.parametrize("name", [*METHODS, "cross.safetensors", "sample.pth", "bundled"])
 def test_tiles_agree_with_the_whole_on_the_sample(
     name: str, sample: SimulatedPaths, models: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """The bar of the project: relative RMSE of at most 1e-4 at 64, 96 and 128 pixels, defaults otherwise."""
     wanted = {"model": str(models / name)} if "." in name else {"method": name}
+    if name == "bundled":
+        wanted = {"model": str(bundled_models()[0])}
     job = prepared(sample.hsi, sample.msi, **wanted)
     expected = whole(job)
     for pixels in (64, 96, 128):

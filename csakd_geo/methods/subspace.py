@@ -33,6 +33,8 @@ COMPONENTS = 10
 _HALO = 6  # LR pixels after which the inverse on the LR grid has decayed
 _FINER = 0.2  # variance of the prior's errors at full resolution over that one level down
 _UNKNOWN = 0.1  # error variance of a prior that cannot be tried one level down, over the HSI's own
+_UNMODELLED = 0.05  # least error of the HSI under the model (shape of the PSF, warps) over its own deviation
+_LEAST = 0.1  # least deviation of a coordinate, in units of the noise
 _TRUST = 0.7  # part of the MSI's misfit at LR that is noise at HR (benchmarks/methods.py)
 
 
@@ -48,7 +50,8 @@ class Subspace:
     inverse : ndarray (K, band)
         ``E' D^-1``.
     deviation : ndarray (K,)
-        Standard deviation of the HSI's coordinates.
+        Standard deviation of the HSI's coordinates; at least a tenth of the noise's, so that a direction
+        in which nothing varies is not blown up where it is normalised.
     """
 
     mean: FloatArray
@@ -99,7 +102,7 @@ def find_subspace(spectra: FloatArray, noise: FloatArray, components: int = COMP
     basis = vectors[:, ::-1][:, :kept]
     # a sign convention: two runs on one machine or on two give one basis
     basis = basis * np.sign(basis[np.abs(basis).argmax(0), np.arange(kept)])
-    deviation = np.sqrt(np.maximum(values[::-1][:kept], 1e-12))
+    deviation = np.maximum(np.sqrt(np.maximum(values[::-1][:kept], 0)), _LEAST)
     return Subspace(mean, noise[:, None] * basis, basis.T / noise[None], deviation)
 
 
@@ -114,7 +117,8 @@ class _MAP:
     def fit(self, pair: Pair, response: Response, *, seed: int = 0) -> Fitted:
         """Subspace, priors and the covariance of the prior's errors, found one level down."""
         psf = response.psf
-        subspace = find_subspace(pair.hsi_spectra(), response.noise)
+        spectra = pair.hsi_spectra()
+        subspace = find_subspace(spectra, np.maximum(response.noise, _UNMODELLED * spectra.std(1)))
         fits = [prior.fit(pair, response, seed=seed) for prior in self.priors]
         blend, covariance = self._prior_errors(pair, response, subspace, fits)
         misfit = _TRUST * response.misfit
