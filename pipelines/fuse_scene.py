@@ -19,7 +19,9 @@ from csakd_geo.quicklook import draw_quicklook
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("hsi", type=Path)
     parser.add_argument("msi", type=Path)
     parser.add_argument("output", type=Path)
