@@ -277,7 +277,7 @@ def test_tiles_agree_with_the_whole_on_the_sample(
         wanted = {"model": str(bundled_models()[0])}
     job = prepared(sample.hsi, sample.msi, **wanted)
     expected = whole(job)
-    for pixels in (64, 96, 128):
+    for pixels in (64,) if name == "cross.safetensors" else (64, 96, 128):  # its like is below, and bundled
         error = made.relative(assembled(job, cut(job, pixels)), expected)
         record_property(f"tile_{pixels}", error)
         assert error <= 1e-4, (name, pixels, error)
@@ -326,8 +326,16 @@ def test_pixels_do_not_depend_on_supertiles_either_way(name: str, pair: made.Pai
         np.testing.assert_array_equal(assembled(job, cut(job, 32, supertile=size)), expected)
 
 
-@pytest.mark.parametrize("blend", ["linear", "hann"])
-@pytest.mark.parametrize("name", ["gsa", "coupled-map", "cross.safetensors"])
+@pytest.mark.parametrize(
+    ("name", "blend"),
+    [
+        ("gsa", "linear"),
+        ("gsa", "hann"),
+        ("coupled-map", "linear"),
+        ("coupled-map", "hann"),
+        ("cross.safetensors", "linear"),
+    ],
+)
 def test_blends_agree_with_the_whole(name: str, blend: Any, strip: made.Pair, models: Path) -> None:
     wanted = {"model": str(models / name)} if "." in name else {"method": name}
     job = prepared(strip.hsi, strip.msi, **wanted)

@@ -209,12 +209,12 @@ def run_fusion(
         clipped = write_job(job, output, store, report=report)
     except KeyboardInterrupt as error:
         kept = (
-            f" {len(store.done())} finished super-tiles stay in '{store.folder}';"
+            f" and {len(store.done())} finished super-tiles stay in '{store.folder}'"
             if store.folder.exists()
             else ""
         )
         raise CsakdGeoError(
-            f"Stopped on request; '{output}' is as it was.{kept} run the same command again to start afresh."
+            f"Stopped on request; '{output}' is as it was{kept}; run the same command again to start afresh."
         ) from error
     finally:
         store.unlock()
