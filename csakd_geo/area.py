@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,8 +51,13 @@ def read_area(path: Path, msi: Source) -> Area:
         raise InputError(f"The area of interest '{path}' holds no polygon; expected at least one.")
     if msi.crs is not None and polygons.crs is not None:
         polygons = polygons.to_crs(msi.crs.to_wkt())
-    union = polygons.geometry.make_valid().union_all()
-    if union.is_empty:
-        raise InputError(f"The area of interest '{path}' is empty in the MSI's CRS.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # infinite coordinates, told below
+        union = polygons.geometry.make_valid().union_all()
+    if union.is_empty or not all(math.isfinite(v) for v in union.bounds):
+        raise InputError(
+            f"The area of interest '{path}' cannot be placed in the MSI's CRS; it lies far outside that CRS's "
+            "area of use, so check that it shows the same place."
+        )
     left, bottom, right, top = (float(v) for v in union.bounds)
     return Area(union.wkb, (left, bottom, right, top))

@@ -47,6 +47,8 @@ Report = Callable[[str, float, str], None]
 _STACK = ("numpy", "scipy", "rasterio", "torch")  # whose versions decide the last bits
 _TILE = 512  # MSI pixels
 _MIN_SHIFT = 0.1  # HSI pixels below which a shift is left to the PSF's phase
+_MIN_EXPLAINED = 0.6  # share of the HSI's leading components below which a pair is suspect
+_MIN_CELLS = 8  # HSI pixels per side under which no shift is searched
 _MAX_REACH = 8  # HSI pixels that a shift is searched over
 
 
@@ -145,7 +147,7 @@ def draft_job(hsi: Any, msi: Any, options: FuseOptions) -> Draft:
     device = pick_device(options.device)
     method, unchecked = foresee(scene, options, device)
     budget = estimate(scene, method, tile=tile, supertile=supertile, bands=len(bands), dtype=options.dtype)
-    warnings += unchecked
+    warnings += unchecked + scene.outliers()
     return Draft(scene, options, bands, tile, supertile, device, budget, tuple(warnings))
 
 
@@ -214,6 +216,11 @@ def _prepare(draft: Draft, report: Report, keep_model: Path | None) -> Job:
     warnings = list(draft.warnings)
     if shift_note:
         warnings.append(shift_note)
+    if response.explained < _MIN_EXPLAINED:
+        warnings.append(
+            f"The MSI explains only {response.explained:.0%} of what varies in the HSI; check that both show "
+            "the same place and season, and that --shift fits."
+        )
     networks = Networks(pair, response, options, draft.device, report, keep_model)
     report("fit", 0.3, "choosing the method")
     if options.model is not None:
@@ -249,9 +256,9 @@ def _register(draft: Draft) -> tuple[Draft, Pair, Response, str]:
     options, scene = draft.options, draft.scene
     grid, pair = scene.grid, scene.sample()
     centre = (grid.phase_y, grid.phase_x)
-    if options.shift != "auto":
-        return draft, pair, estimate_response(pair, phase=False, centre=centre), ""
     smallest = min(min(b.valid.shape) for b in pair.blocks)
+    if options.shift != "auto" or smallest < _MIN_CELLS:
+        return draft, pair, estimate_response(pair, phase=False, centre=centre), ""
     reach = int(np.clip(smallest // 6, 1, _MAX_REACH))
     response = estimate_response(pair, centre=centre, reach=reach)
     r, psf = grid.ratio, response.psf

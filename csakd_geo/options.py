@@ -39,7 +39,7 @@ class FuseOptions(BaseModel):
     wavelengths : Path or None
         CSV or ENVI header with the HSI's wavelengths, where its file states none.
     shift : "auto", "none" or (float, float)
-        Offset added to the HSI's coordinates, in metres of the MSI's CRS.
+        Offset added to the HSI's coordinates, in units of the MSI's CRS (metres in UTM).
     adapt_minutes : float or None
         Train on the pair for that long; 0 trains nothing. None trains, for 3 minutes at most, only
         where ``csakd`` is asked for and no model fits: elsewhere no gain is predicted.
@@ -69,6 +69,8 @@ class FuseOptions(BaseModel):
     @classmethod
     def _from_text(cls, value: Any) -> Any:
         """``"DX,DY"`` and ``"8"`` as they come from a command line."""
+        if value is False:  # YAML reads "no" and "off" so
+            return "none"
         if isinstance(value, str) and "," in value:
             return tuple(part.strip() for part in value.split(","))
         return value
@@ -123,4 +125,8 @@ def read_config(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise InputError(f"The configuration '{path}' must be a mapping of option names to values.")
-    return {str(key).replace("-", "_"): value for key, value in values.items()}
+    options = {str(key).replace("-", "_"): value for key, value in values.items()}
+    for name in ("aoi", "wavelengths", "truth"):
+        if isinstance(options.get(name), str):  # relative to the file that names it
+            options[name] = str(path.parent / options[name])
+    return options

@@ -18,6 +18,7 @@ def demo(output: Path) -> None:
 
     from csakd_geo.choose import fitting_model
     from csakd_geo.cli.fuse import Reporter, run_fusion
+    from csakd_geo.errors import OutputError
     from csakd_geo.evaluate import evaluate
     from csakd_geo.io import open_source
     from csakd_geo.job import draft_job, fuse
@@ -27,6 +28,8 @@ def demo(output: Path) -> None:
     from csakd_geo.product import check_target
     from csakd_geo.sample import write_sample
 
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"'{output}' is a file; give a folder to write the demo into.")
     output.mkdir(parents=True, exist_ok=True)
     sample = write_sample(output, overwrite=True)
     fused = output / "fused.tif"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from csakd_geo.cli import console, warn
-from csakd_geo.errors import CsakdGeoError
+from csakd_geo.errors import CsakdGeoError, InputError, OutputError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from csakd_geo.job import Draft, Job
 
+_CLIPPED = 1e-3  # share of clipped values that is worth a warning
 _STAGES = {"fit": "Fitting", "train": "Training", "fuse": "Fusing", "write": "Writing"}
 
 
@@ -95,11 +97,11 @@ def _shift(_: click.Context, __: click.Parameter, value: str | None) -> str | No
         return value
     parts = value.split(",")
     try:
-        if len(parts) == 2:
+        if len(parts) == 2 and all(math.isfinite(float(p)) for p in parts):
             return ",".join(str(float(p)) for p in parts)
     except ValueError as error:
-        raise click.BadParameter("expected auto, none or two numbers DX,DY in metres") from error
-    raise click.BadParameter("expected auto, none or two numbers DX,DY in metres")
+        raise click.BadParameter("expected auto, none or two finite numbers DX,DY") from error
+    raise click.BadParameter("expected auto, none or two finite numbers DX,DY")
 
 
 def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int | None:
@@ -130,7 +132,11 @@ def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int
 @click.option(
     "--wavelengths", type=click.Path(path_type=Path), help="CSV or ENVI header for the HSI's bands."
 )
-@click.option("--shift", callback=_shift, help="auto (default), none, or DX,DY in metres added to the HSI.")
+@click.option(
+    "--shift",
+    callback=_shift,
+    help="auto (default), none, or DX,DY added to the HSI, in units of the MSI's CRS.",
+)
 @click.option(
     "--adapt-minutes",
     type=float,
@@ -168,12 +174,26 @@ def fuse(
     from csakd_geo.product import check_target
 
     values = {} if config is None else read_config(config)
+    overwrite, quicklook, dry_run, quiet, log_json = (
+        _switch(values, name, on)
+        for name, on in {
+            "overwrite": overwrite,
+            "quicklook": quicklook,
+            "dry_run": dry_run,
+            "quiet": quiet,
+            "log_json": log_json,
+        }.items()
+    )
+    truth = truth or values.pop("truth", None)
     values |= {name: value for name, value in given.items() if value is not None}
     options = make_options(values)
     begun = time.monotonic()
     with Reporter(quiet=quiet, as_json=log_json) as report:
         if not dry_run:
             check_target(output, overwrite=overwrite, inputs=[hsi, msi, *([truth] if truth else [])])
+            picture = picture_path(output)
+            if (quicklook or truth) and picture.exists() and not overwrite:
+                raise OutputError(f"The quicklook '{picture}' exists; give --overwrite to replace it.")
         draft = draft_job(hsi, msi, options)
         if truth is not None:
             open_source(truth)  # a wrong name is said now, not after the work
@@ -188,6 +208,19 @@ def fuse(
         click.echo(f"{kind}: {path}{words}")
     if not quiet and not log_json:
         console().print(f"Done in {time.monotonic() - begun:.1f} s.")
+
+
+def _switch(values: dict[str, Any], name: str, on: bool) -> bool:
+    """A flag that the command line or the configuration sets; taken out of the configuration."""
+    value = values.pop(name, False)
+    if not isinstance(value, bool):
+        raise InputError(f"Option '{name}' cannot be {value!r}; expected true or false.")
+    return on or value
+
+
+def picture_path(output: Path) -> Path:
+    """Where the quicklook of an output goes."""
+    return output.with_name(output.stem + ".quicklook.png")
 
 
 def run_fusion(
@@ -218,6 +251,12 @@ def run_fusion(
         ) from error
     finally:
         store.unlock()
+    grid = job.scene.grid
+    share = clipped / (grid.height * grid.width * len(job.draft.bands))
+    if share > _CLIPPED:
+        report.warn(
+            f"{share:.1%} of the values did not fit int16 and were clipped; --dtype float32 keeps them."
+        )
     words = f"  ({_method_words(job)}; {job.draft.budget.output / 1e6:.0f} MB uncompressed)"
     if clipped:
         words += f"  {clipped} values clipped"
@@ -234,7 +273,7 @@ def _pictures(job: Job, output: Path, truth: str | None) -> list[tuple[str, Path
     from csakd_geo.io import open_source
     from csakd_geo.quicklook import draw_quicklook
 
-    picture = output.with_name(output.stem + ".quicklook.png")
+    picture = picture_path(output)
     true_source = None if truth is None else open_source(truth)
     draw_quicklook(
         picture, hsi=job.scene.hsi, msi=job.scene.msi, fused=open_source(output), truth=true_source

@@ -24,6 +24,9 @@ BoolArray = NDArray[np.bool_]
 
 _WHOLE = 400 * 400  # LR cells up to which a fit sees the whole scene
 _BLOCKS, _SIDE = 4, 96  # otherwise: blocks per axis and their side in LR cells
+_FAR = 5.0  # widths of a band's 1st to 99th percentile beyond these: no fit believes such a value
+_IMPOSSIBLE = 10.0  # widths of the believable range beyond which a value is taken for nodata
+_FEW = 0.02  # share of pixels up to which such values are outliers and not the scene
 _NEAR = 3  # LR cells within which a masked pixel repeats the nearest valid one
 _SPECTRA = 100_000  # of each sampled window that the fill values are taken from
 
@@ -42,6 +45,8 @@ class Scene:
         The scene's medians: what masked pixels are filled with, unless a valid one is near.
     area : bytes or None
         WKB of the area of interest in the MSI's CRS.
+    hsi_range, msi_range : ndarray (2, band) or None
+        Lowest and highest value that a fit believes; pixels beyond are fused but not learned from.
     """
 
     hsi: Source
@@ -52,6 +57,8 @@ class Scene:
     hsi_fill: FloatArray
     msi_fill: FloatArray
     area: bytes | None = None
+    hsi_range: FloatArray | None = None
+    msi_range: FloatArray | None = None
 
     @property
     def frame(self) -> Window:
@@ -88,10 +95,12 @@ class Scene:
         return Block(np.ascontiguousarray(hsi), np.ascontiguousarray(msi), np.asarray(low & whole)), valid
 
     def _read(self, window: Window) -> tuple[FloatArray, FloatArray]:
-        return (
-            read_hsi(self.hsi, self.grid, window, self.hsi_bands),
-            read_msi(self.msi, self.grid, window, self.msi_bands),
-        )
+        hsi = read_hsi(self.hsi, self.grid, window, self.hsi_bands)
+        msi = read_msi(self.msi, self.grid, window, self.msi_bands)
+        for cube, limits in ((hsi, self.hsi_range), (msi, self.msi_range)):
+            if limits is not None and np.isfinite(limits).all():
+                _drop_impossible(cube, limits)
+        return hsi, msi
 
     def _inside(self, window: Window) -> BoolArray:
         fine = window.scaled(self.grid.ratio)
@@ -107,7 +116,7 @@ class Scene:
         InputError
             If no LR cell is valid in both images.
         """
-        blocks = [self.block(window)[0] for window in self.sample_windows()]
+        blocks = [self._believable(self.block(window)[0]) for window in self.sample_windows()]
         kept = tuple(b for b in blocks if b.valid.any())
         if not kept:
             raise InputError(
@@ -120,6 +129,16 @@ class Scene:
             self.hsi.axis.take(self.hsi_bands),
             self.msi.axis.take(self.msi_bands),
         )
+
+    def _believable(self, block: Block) -> Block:
+        """The block without the pixels that lie far outside what the scene holds elsewhere."""
+        if self.hsi_range is None or self.msi_range is None:
+            return block
+        r = self.grid.ratio
+        low = _within(block.hsi, self.hsi_range)
+        high = _within(block.msi, self.msi_range)
+        whole = high.reshape(low.shape[0], r, low.shape[1], r).all((1, 3))
+        return replace(block, valid=np.asarray(block.valid & low & whole))
 
     def sample_windows(self) -> list[Window]:
         """Windows of LR cells that :meth:`sample` reads."""
@@ -136,9 +155,46 @@ class Scene:
             Window(y, x, min(_SIDE, height), min(_SIDE, width)) for y in starts(height) for x in starts(width)
         ]
 
+    def outliers(self) -> list[str]:
+        """One sentence per image that holds values far outside the rest."""
+        sentences = []
+        for source, limits in ((self.hsi, self.hsi_range), (self.msi, self.msi_range)):
+            if limits is not None and np.isfinite(limits).all():
+                sentences.append(
+                    f"'{source.name}' holds a few values far outside the rest (beyond {limits[0].min():.4g} to "
+                    f"{limits[1].max():.4g}); no fit uses those pixels, and the farthest are taken for nodata. "
+                    "If they are fill values, declare them as nodata."
+                )
+        return sentences
+
     def with_grid(self, grid: FusionGrid) -> Scene:
         """The same images on another grid."""
         return replace(self, grid=grid)
+
+
+def _drop_impossible(cube: FloatArray, limits: FloatArray) -> None:
+    """Make nodata, in place, of values so far beyond the believable ones that they are fill values."""
+    room = _IMPOSSIBLE * (limits[1] - limits[0])
+    low, high = (limits[0] - room)[:, None, None], (limits[1] + room)[:, None, None]
+    cube[(cube < low) | (cube > high)] = np.nan
+
+
+def _within(cube: FloatArray, limits: FloatArray) -> BoolArray:
+    return np.asarray(((cube >= limits[0][:, None, None]) & (cube <= limits[1][:, None, None])).all(0))
+
+
+def _believed(values: FloatArray, images: list[FloatArray]) -> FloatArray:
+    """Lowest and highest believable value per band, (2, band); infinite where nothing is suspect.
+
+    Limits come from a sample (band, n); what lies beyond is counted in whole images (band, n).
+    """
+    low, high = np.nanpercentile(values, [1, 99], axis=1)
+    room = _FAR * (high - low)
+    limits = np.stack([low - room, high + room])
+    beyond = sum(int(((i < limits[0][:, None]) | (i > limits[1][:, None])).any(0).sum()) for i in images)
+    share = beyond / max(sum(i.shape[1] for i in images), 1)
+    everything = np.stack([np.full(len(low), -np.inf), np.full(len(low), np.inf)])
+    return limits if 0 < share <= _FEW else everything
 
 
 def _grown(window: Window, by: int, frame: Window) -> Window:
@@ -191,7 +247,7 @@ def open_scene(hsi: Source, msi: Source, grid: FusionGrid, *, area: bytes | None
         bands.append(tuple(int(b) for b in good))
     blank = Scene(hsi, msi, grid, bands[0], bands[1], np.empty(0), np.empty(0), area)
     parts = [blank._read(window) for window in blank.sample_windows()]
-    fills = []
+    fills, ranges = [], []
     for k, source in enumerate((hsi, msi)):
         images = [part[k].reshape(len(bands[k]), -1) for part in parts]
         values = np.concatenate([v[:, :: max(1, v.shape[1] // _SPECTRA)] for v in images], axis=1)
@@ -202,9 +258,10 @@ def open_scene(hsi: Source, msi: Source, grid: FusionGrid, *, area: bytes | None
             )
         bands[k] = tuple(band for band, some in zip(bands[k], seen, strict=True) if some)
         fills.append(np.nanmedian(values[seen], axis=1).astype(np.float32))
+        ranges.append(_believed(values[seen], [image[seen] for image in images]))
     if len(bands[1]) > len(bands[0]):
         raise GridError(
             f"The MSI '{msi.name}' has more bands ({len(bands[1])}) than the HSI '{hsi.name}' ({len(bands[0])}); "
             "are the two inputs swapped?"
         )
-    return Scene(hsi, msi, grid, bands[0], bands[1], fills[0], fills[1], area)
+    return Scene(hsi, msi, grid, bands[0], bands[1], fills[0], fills[1], area, ranges[0], ranges[1])
