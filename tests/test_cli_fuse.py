@@ -378,7 +378,6 @@ def test_gpu_that_is_not_there(pair: made.Pair, old: Path) -> None:
         (("--adapt-minutes", "-1"), ("'adapt_minutes'",)),
         (("--adapt-minutes", "nan"), ("'adapt_minutes'",)),
         (("--seed", "-1"), ("'seed'",)),
-        (("--shift", "nan,0"), ("'shift'",)),
         (("--shift", "1e9,0"), ("do not overlap",)),
         (("--wavelengths", "no.csv"), ("no.csv",)),
         (("--config", "no.yaml"), ("no.yaml",)),
@@ -397,6 +396,7 @@ def test_impossible_values(args: tuple[str, ...], words: tuple[str, ...], pair: 
         ("--dtype", "int8"),
         ("--halo", "wide"),
         ("--shift", "left"),
+        ("--shift", "nan,0"),
         ("--shift", "1,2,3"),
         ("--ratio", "four"),
         ("--no-such-option",),
@@ -622,13 +622,28 @@ def test_config_holds_the_same_options_and_the_command_line_wins(pair: made.Pair
         ("tile: big\n", ("'tile'", "big")),
         ("tile: [1\n", ("no valid YAML", "line")),
         ("- tile\n", ("mapping",)),
-        ("overwrite: true\n", ("'overwrite'",)),
+        ("overwrite: maybe\n", ("'overwrite'", "maybe")),
+        ("shift: [.nan, 0]\n", ("'shift'",)),
     ],
 )
 def test_bad_config(text: str, words: tuple[str, ...], pair: made.Pair, old: Path, tmp_path: Path) -> None:
     config = tmp_path / "fuse.yaml"
     config.write_text(text)
     refused(call(pair.hsi, pair.msi, "-o", old, "--overwrite", "--config", config), old.parent, *words)
+
+
+def test_config_holds_the_switches_and_paths_beside_it_too(
+    pair: made.Pair, old: Path, tmp_path: Path
+) -> None:
+    made.write(tmp_path / "truth.tif", pair.truth, wavelength=pair.wavelength)
+    config, target = tmp_path / "fuse.yaml", tmp_path / "fused.tif"
+    config.write_text("truth: truth.tif\nquiet: true\noverwrite: true\nshift: none\nmethod: regression\n")
+    for more in ((), ("--truth", tmp_path / "truth.tif")):
+        result = call(pair.hsi, pair.msi, "-o", target, "--config", config, *more)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert "PSNR" in result.stdout
+    config.write_text("dry-run: true\noverwrite: true\n")
+    assert call(pair.hsi, pair.msi, "-o", old, "--config", config).exit_code == 0
 
 
 def test_no_wavelengths_works_with_a_warning(pair: made.Pair, tmp_path: Path) -> None:

@@ -184,7 +184,8 @@ def fuse(
             "log_json": log_json,
         }.items()
     )
-    truth = truth or values.pop("truth", None)
+    configured = values.pop("truth", None)
+    truth = truth or configured
     values |= {name: value for name, value in given.items() if value is not None}
     options = make_options(values)
     begun = time.monotonic()
