@@ -20,11 +20,12 @@ from csakd_geo.adapt import Networks, foresee
 from csakd_geo.area import read_area
 from csakd_geo.budget import Budget, estimate, pick_supertile
 from csakd_geo.choose import Choice, check_names, choose_method
+from csakd_geo.engine.device import pick_device
 from csakd_geo.engine.graph import lazy_cube
 from csakd_geo.engine.halo import measure_halo
 from csakd_geo.engine.scene import Scene, open_scene
 from csakd_geo.engine.threads import one_blas_thread
-from csakd_geo.errors import OutputError, SpectralError
+from csakd_geo.errors import SpectralError
 from csakd_geo.grid import lay_grid
 from csakd_geo.io import open_source
 from csakd_geo.io.axes import read_wavelengths
@@ -173,26 +174,6 @@ def _bands(hsi: Source, text: str | None) -> tuple[int, ...]:
     if text is None:
         return tuple(range(hsi.axis.size))
     return tuple(parse_bands(text, hsi.axis))
-
-
-def pick_device(name: str) -> str:
-    """``auto`` becomes ``cuda`` where torch sees a GPU, else ``cpu``.
-
-    Raises
-    ------
-    OutputError
-        If a GPU is asked for that is not there.
-    """
-    if name == "cpu":
-        return name
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    index = int(name.partition(":")[2] or 0)
-    if not torch.cuda.is_available() or index >= torch.cuda.device_count():
-        raise OutputError(f"Device '{name}' was asked for but torch sees no such GPU; use --device cpu.")
-    return name
 
 
 def prepare_job(draft: Draft, *, report: Report, keep_model: Path | None = None) -> Job:

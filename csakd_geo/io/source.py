@@ -7,41 +7,20 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from affine import Affine
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 
 from csakd_geo.errors import InputError
+from csakd_geo.grid import Georeferenced
 from csakd_geo.spectral import SpectralAxis
 
 
 @runtime_checkable
-class Source(Protocol):
+class Source(Georeferenced, Protocol):
     """A georeferenced image that is read in windows. Pickles, and may be read from many threads at once."""
-
-    @property
-    def name(self) -> str:
-        """For messages."""
 
     @property
     def axis(self) -> SpectralAxis:
         """The bands."""
-
-    @property
-    def crs(self) -> CRS | None:
-        """Coordinate reference system, or None."""
-
-    @property
-    def transform(self) -> Affine:
-        """From (column, row) of pixel corners to coordinates."""
-
-    @property
-    def height(self) -> int:
-        """Number of rows."""
-
-    @property
-    def width(self) -> int:
-        """Number of columns."""
 
     @property
     def dtype(self) -> str:
