@@ -18,7 +18,7 @@ from csakd_geo import __version__
 
 # pip name -> conda-forge name, where they differ by more than case
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
-EXTRAS = ("cluster", "gis", "notebooks", "lint", "test")
+EXTRAS = ("cluster", "onnx", "gis", "train", "notebooks", "lint", "test")
 NOT_FROM_PIP = {"python", "pip"}
 
 

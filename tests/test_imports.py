@@ -49,6 +49,7 @@ ORDER = (
     "sample",
     "evaluate",
     "quicklook",
+    "trial",
     "report",
     "stac",
     "accessor",
@@ -279,7 +280,7 @@ def test_third_party_imports_are_declared(repo: Path) -> None:
     extras = project["optional-dependencies"]
     lines = [
         *project["dependencies"],
-        *(x for e in ("cluster", "onnx", "openvino", "gis") for x in extras[e]),
+        *(x for e in ("cluster", "onnx", "openvino", "gis", "train") for x in extras[e]),
     ]
     assert undeclared_imports(SOURCE, {Requirement(line).name.lower() for line in lines}) == []
 
