@@ -20,9 +20,11 @@ from csakd_geo.models.network import DualTwoStream
 from csakd_geo.response import estimate_response
 from csakd_geo.sensors import get_sensor
 from csakd_geo.spectral import SpectralAxis
-from csakd_geo.train.distill import Settings, distil, held_out_error
-from csakd_geo.train.examples import Example, Variation, expand, make_examples, vary, wald_examples
+from csakd_geo.train.distill import Settings, distil
+from csakd_geo.train.examples import Example, expand, make_examples, wald_examples
+from csakd_geo.train.heldout import held_out_error
 from csakd_geo.train.losses import LossWeights, beba_loss, distilled, sam_loss, supervised
+from csakd_geo.train.variation import Variation, vary
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -107,15 +109,10 @@ def test_terms_and_switches_against_the_teacher() -> None:
     student = 1 / (1 + math.exp(-0.3))
     entropy = -(goal * math.log(student) + (1 - goal) * math.log(1 - student))
     response = 0.5 * 0.25 / 2
-    weights = LossWeights(response=0.2, feature=0.5)
-    loss = distilled(output, f, teacher, t, weights)
-    assert loss.item() == pytest.approx(0.2 * response + 0.5 * entropy)
-    assert distilled(output, f, teacher, t, replace(weights, feature=0)).item() == pytest.approx(
-        0.2 * response
-    )
-    assert distilled(output, f, teacher, t, replace(weights, response=0)).item() == pytest.approx(
-        0.5 * entropy
-    )
+    terms = distilled(output, f, teacher, t)
+    assert terms[0].item() == pytest.approx(response)
+    assert terms[1].item() == pytest.approx(entropy)
+    loss = terms[0] + terms[1]
     loss.backward()
     assert output.grad is not None
     assert f.grad is not None
@@ -167,7 +164,7 @@ def test_fewer_bands_than_coefficients_are_padded() -> None:
     pair, truth, _ = made_pair(land(bands=6, height=64, width=64))
     (example,) = make_examples(card(), pair, (truth,), estimate_response(pair))
     assert (example.hsi[6:] == 0).all()
-    assert (example.basis[:, 6:] == 0).all()
+    assert (example.weight[:, 6:] == 0).all()
     assert expand(example, example.base).shape == truth.shape
 
 
@@ -179,11 +176,11 @@ def test_examples_of_a_pair_itself_take_its_hsi_as_truth() -> None:
     assert example.usable.shape == (6, 6)
 
 
-def test_other_forms_of_models_are_refused() -> None:
+def test_models_that_do_not_fit_are_refused() -> None:
     pair, truth, _ = made_pair(land(bands=16, height=64, width=64))
     response = estimate_response(pair)
     bands = ModelCard(name="b", network=NetworkConfig(bands=16, msi_bands=4, residual=False))
-    with pytest.raises(ModelError, match="'b' is not of the residual subspace form"):
+    with pytest.raises(ModelError, match="'b' states no scene-percentile normalisation"):
         make_examples(bands, pair, (truth,), response)
     few = replace(card().network, bands=8, msi_bands=8)
     with pytest.raises(ModelError, match="sees 8 coefficients, but its base has 10"):
@@ -341,7 +338,7 @@ def test_what_may_not_be_learned_from_is_not() -> None:
 def broken(example: Example, name: str) -> Example:
     array = getattr(example, name).copy()
     array[:, :, :] = np.nan
-    return replace(example, **{name: array})
+    return replace(example, **{name: array}, **({"reference": array} if name == "base" else {}))
 
 
 @pytest.mark.parametrize("name", ["hsi", "msi", "base", "truth"])

@@ -1,8 +1,9 @@
 """The network as a method: what it sees of a scene, and how its answer becomes a cube.
 
-A ``subspace`` model sees K normalised coefficients of the pair's own HSI subspace, the MSI
-regressed onto the same coefficients, and the base estimate; a ``bands`` model (official
-checkpoints) sees both images in the HSI's units, scaled to [-1, 1] by the scene's percentiles.
+A ``subspace`` model sees K normalised coefficients of the pair's own HSI subspace and the MSI
+regressed onto the same coefficients; a ``bands`` model (official checkpoints are of this kind)
+sees both images in the HSI's units, scaled by the scene's percentiles. Where a model is
+residual, the estimate of its base joins them in the same form.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csakd_geo.degrade import apply_srf
 from csakd_geo.errors import ModelError
 from csakd_geo.methods.base import Fitted
 from csakd_geo.methods.linear import predict, regress
-from csakd_geo.methods.subspace import CoupledMAP, Subspace
+from csakd_geo.methods.subspace import CoupledMAP, Subspace, pair_subspace
 from csakd_geo.pair import Pair
 from csakd_geo.response import Response
 
@@ -30,6 +32,7 @@ FloatArray = NDArray[np.floating]
 
 _EDGE = 2  # LR pixels on top of the wider of the base's and the network's halo
 _BASES = {CoupledMAP.name: CoupledMAP}
+_OWN = "subspace"  # prefix of a fit's arrays
 
 
 class CSAKD:
@@ -71,7 +74,8 @@ class CSAKD:
         import torch
 
         model = _load(self.path, self.device)
-        hsi_in, msi_in, base = network_inputs(model.card, fitted, hsi, msi, anew=self.statistics == "tile")
+        anew = self.statistics == "tile"
+        hsi_in, msi_in, base = network_inputs(model.card, fitted, hsi, msi, anew=anew)
         with torch.inference_mode():
             output, _ = model.network(
                 _tensor(hsi_in, self.device),
@@ -79,9 +83,8 @@ class CSAKD:
                 base=None if base is None else _tensor(base, self.device),
                 statistics=_sums(fitted),
             )
-        return network_output(
-            model.card, fitted, output[0].float().cpu().numpy(), hsi, anew=self.statistics == "tile"
-        )
+        weight, level = output_map(model.card, fitted, hsi if anew else None)
+        return network_output(weight, level, output[0].float().cpu().numpy())
 
 
 def _load(path: Path, device: str) -> Model:
@@ -137,49 +140,59 @@ def prepare(card: ModelCard, pair: Pair, response: Response, *, seed: int = 0) -
         If the card asks for a base or a normalisation that is not known here, or for fewer
         coefficients than the base has.
     """
-    if card.form == "bands":
-        return _prepare_bands(card, pair, response)
+    base = _base(card)
+    inner = base.fit(pair, response, seed=seed) if base is not None else None
+    arrays = _scaling(card, pair, response) if card.form == "bands" else _mapping(card, pair, response, inner)
+    halo = card.halo if inner is None else max(inner.halo, card.halo) + _EDGE
+    fitted = Fitted(CSAKD.name, response.psf, halo, arrays)
+    if inner is not None:
+        fitted.arrays.update(fitted.nested(inner.method, inner))
+        fitted.facts[inner.method] = inner.facts
+    return fitted
+
+
+def _base(card: ModelCard) -> CoupledMAP | None:
+    """The method whose result the network refines."""
+    if card.base is None:
+        return None
     if card.base not in _BASES:
         raise ModelError(
             f"Model '{card.name}' refines '{card.base}', which is no base here; known: {', '.join(_BASES)}."
         )
-    base = _BASES[card.base]()
-    inner = base.fit(pair, response, seed=seed)
-    subspace, psf = Subspace.of(inner), response.psf
-    if len(subspace.deviation) > card.network.bands:
+    return _BASES[card.base]()
+
+
+def _mapping(
+    card: ModelCard, pair: Pair, response: Response, inner: Fitted | None
+) -> dict[str, NDArray[Any]]:
+    """For a model of coefficients: the subspace, and the map from the MSI onto its coordinates."""
+    kept = card.network.bands
+    subspace = pair_subspace(pair, response, components=kept) if inner is None else Subspace.of(inner)
+    if len(subspace.deviation) > kept:
         raise ModelError(
-            f"Model '{card.name}' sees {card.network.bands} coefficients, but its base has "
+            f"Model '{card.name}' sees {kept} coefficients, but its base has "
             f"{len(subspace.deviation)}; take a model of at least that many."
         )
-    margin = psf.halo
+    margin = response.psf.halo
     targets = subspace.inverse @ (pair.hsi_spectra(margin) - subspace.mean[:, None])
-    to_coordinates = regress(pair.msi_spectra(psf, margin), targets)
-    fitted = Fitted(
-        CSAKD.name,
-        psf,
-        max(inner.halo, card.halo) + _EDGE,
-        {"msi_map": to_coordinates.astype(np.float32)},
-        {base.name: inner.facts},
-    )
-    fitted.arrays.update(fitted.nested(base.name, inner))
-    return fitted
+    to_coordinates = regress(pair.msi_spectra(response.psf, margin), targets)
+    own = {f"{_OWN}.{name}": array for name, array in subspace.arrays().items()}
+    return {"msi_map": to_coordinates.astype(np.float32), **own}
 
 
-def _prepare_bands(card: ModelCard, pair: Pair, response: Response) -> Fitted:
+def _scaling(card: ModelCard, pair: Pair, response: Response) -> dict[str, NDArray[Any]]:
+    """For a model of bands: the MSI's gain and offset, and the values that span the network's range."""
     rule = card.normalisation
     if rule is None or rule.rule != "scene-percentile":
         raise ModelError(
             f"Model '{card.name}' states no scene-percentile normalisation, which a model of bands needs."
         )
-    if card.network.residual:
-        raise ModelError(f"Model '{card.name}' is residual in the band domain, which is not supported here.")
     low, high = np.percentile(pair.hsi_spectra(), [rule.lower, rule.upper])
-    arrays = {
+    return {
         "gain": response.gain.astype(np.float32),
         "offset": response.offset.astype(np.float32),
         "limits": np.array([low, max(high, low + 1e-12)], np.float32),
     }
-    return Fitted(CSAKD.name, response.psf, card.halo, arrays)
 
 
 def network_inputs(
@@ -202,42 +215,68 @@ def network_inputs(
     msi : ndarray (K or msi_band, ry, rx)
     base : ndarray (K, ry, rx) or None
     """
-    a = fitted.arrays
+    a, base = fitted.arrays, _base(card)
+    inner = None if base is None else fitted.inner(base.name)
     if card.form == "bands":
-        slope, shift = _mapping(card, fitted, hsi, anew)
+        slope, shift = _affine(card, fitted, hsi, anew)
         same_units = (msi - a["offset"][:, None, None]) / a["gain"][:, None, None]
-        return hsi * slope + shift, same_units * slope + shift, None
-    inner = _inner(card, fitted)
-    subspace = Subspace.of(inner)
-    scale = 1 / subspace.deviation[:, None, None]
-    base = _BASES[str(card.base)]().coordinates(inner, hsi, msi)
-    inputs = (subspace.project(hsi), predict(a["msi_map"], msi), base)
-    padded = [_pad(x * scale, card.network.bands) for x in inputs]
-    return padded[0], padded[1], padded[2]
+        cubes = [hsi, same_units]
+        if base is not None and inner is not None:
+            cubes.append(base.apply(inner, hsi, msi))
+        seen = [cube * slope + shift for cube in cubes]
+    else:
+        subspace = Subspace.of(fitted.inner(_OWN))
+        cubes = [subspace.project(hsi), predict(a["msi_map"], msi)]
+        if base is not None and inner is not None:
+            cubes.append(base.coordinates(inner, hsi, msi))
+        scale = 1 / subspace.deviation[:, None, None]
+        seen = [_pad(cube * scale, card.network.bands) for cube in cubes]
+    return seen[0], seen[1], seen[2] if len(seen) > 2 else None
 
 
-def network_output(
-    card: ModelCard, fitted: Fitted, output: FloatArray, hsi: FloatArray, *, anew: bool = False
-) -> FloatArray:
-    """The network's answer as a cube (band, ry, rx) in the HSI's units; inverse of the inputs' scaling."""
+def output_map(
+    card: ModelCard, fitted: Fitted, hsi: FloatArray | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """How the network's answer becomes a spectrum: ``weight @ answer + level``.
+
+    Parameters
+    ----------
+    card : ModelCard
+    fitted : Fitted
+    hsi : ndarray (band, y, x), optional
+        The window, where a model of bands is scaled by it instead of by the scene.
+
+    Returns
+    -------
+    weight : ndarray (band, K), or () for a model of bands, whose answer is only scaled
+    level : ndarray (band,)
+    """
     if card.form == "bands":
-        slope, shift = _mapping(card, fitted, hsi, anew)
-        return np.asarray((output - shift) / slope)
-    subspace = Subspace.of(_inner(card, fitted))
-    kept = len(subspace.deviation)
-    return subspace.expand(output[:kept] * subspace.deviation[:, None, None])
+        slope, shift = _affine(card, fitted, hsi, hsi is not None)
+        return np.asarray(1 / slope, np.float32), np.full(card.network.bands, -shift / slope, np.float32)
+    subspace = Subspace.of(fitted.inner(_OWN))
+    weight = np.zeros((len(subspace.mean), card.network.bands), np.float32)
+    weight[:, : len(subspace.deviation)] = subspace.basis * subspace.deviation
+    return weight, subspace.mean.astype(np.float32)
 
 
-def _inner(card: ModelCard, fitted: Fitted) -> Fitted:
-    return fitted.inner(str(card.base))
+def network_output(weight: FloatArray, level: FloatArray, output: FloatArray) -> FloatArray:
+    """The network's answer (K or band, y, x) as spectra (band, y, x); see :func:`output_map`."""
+    cube = output * weight if weight.ndim == 0 else apply_srf(output, weight)
+    cube += level[:, None, None]
+    return np.asarray(cube)
 
 
-def _mapping(card: ModelCard, fitted: Fitted, hsi: FloatArray, anew: bool) -> tuple[np.float32, np.float32]:
+def _affine(
+    card: ModelCard, fitted: Fitted, hsi: FloatArray | None, anew: bool
+) -> tuple[np.float32, np.float32]:
     """Slope and shift from HSI units to the network's range."""
     rule = card.normalisation
     if rule is None:
         raise ModelError(f"Model '{card.name}' states no normalisation.")
-    limits = np.percentile(hsi, [rule.lower, rule.upper]) if anew else fitted.arrays["limits"]
+    limits = fitted.arrays["limits"]
+    if anew and hsi is not None:
+        limits = np.percentile(hsi, [rule.lower, rule.upper])
     slope = (rule.high - rule.low) / max(float(limits[1] - limits[0]), 1e-12)
     return np.float32(slope), np.float32(rule.low - float(limits[0]) * slope)
 

@@ -106,6 +106,13 @@ def find_subspace(spectra: FloatArray, noise: FloatArray, components: int = COMP
     return Subspace(mean, noise[:, None] * basis, basis.T / noise[None], deviation)
 
 
+def pair_subspace(pair: Pair, response: Response, *, components: int = COMPONENTS) -> Subspace:
+    """The subspace of a pair's own HSI, its noise taken from the pair."""
+    spectra = pair.hsi_spectra()
+    noise = np.maximum(response.noise, _UNMODELLED * spectra.std(1))
+    return find_subspace(spectra, noise, components)
+
+
 class _MAP:
     """What subspace-map and coupled-map share; they differ in where the prior comes from."""
 
@@ -117,8 +124,7 @@ class _MAP:
     def fit(self, pair: Pair, response: Response, *, seed: int = 0) -> Fitted:
         """Subspace, priors and the covariance of the prior's errors, found one level down."""
         psf = response.psf
-        spectra = pair.hsi_spectra()
-        subspace = find_subspace(spectra, np.maximum(response.noise, _UNMODELLED * spectra.std(1)))
+        subspace = pair_subspace(pair, response)
         fits = [prior.fit(pair, response, seed=seed) for prior in self.priors]
         blend, covariance = self._prior_errors(pair, response, subspace, fits)
         misfit = _TRUST * response.misfit

@@ -57,15 +57,13 @@ def supervised(output: Tensor, truth: Tensor, weights: LossWeights) -> Tensor:
 
 
 def distilled(
-    output: Tensor, features: Tensor, teacher: Tensor, teacher_features: Tensor, weights: LossWeights
-) -> Tensor:
-    """Weighted sum of the terms against the (detached) teacher.
+    output: Tensor, features: Tensor, teacher: Tensor, teacher_features: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The two terms against the (detached) teacher, without their weights: response and feature.
 
     Features are compared as probabilities: binary cross-entropy of the student's logits against
     the sigmoid of the teacher's.
     """
-    loss = weights.response * functional.smooth_l1_loss(output, teacher.detach())
-    if weights.feature:
-        target = torch.sigmoid(teacher_features.detach())
-        loss = loss + weights.feature * functional.binary_cross_entropy_with_logits(features, target)
-    return loss
+    response = functional.smooth_l1_loss(output, teacher.detach())
+    target = torch.sigmoid(teacher_features.detach())
+    return response, functional.binary_cross_entropy_with_logits(features, target)
