@@ -169,9 +169,15 @@ def _caption(
     **wanted: Any,
 ) -> str:
     """What was done, in a few sentences."""
+    from csakd_geo.trial import SNR_HSI, SNR_MSI
+
     words = [f"{data.resolve().name}, {count} scene{'s' if count > 1 else ''}: {form.name}."]
     if wanted["ratio"] is not None:
-        words.append(f"Ratio {wanted['ratio']}, MSI {wanted['msi_sensor']}.")
+        hsi, msi = wanted["snr_hsi"], wanted["snr_msi"]
+        noise = (SNR_HSI if hsi is None else hsi, SNR_MSI if msi is None else msi)
+        words.append(
+            f"Ratio {wanted['ratio']}, MSI {wanted['msi_sensor']}, noise {noise[0]:g} and {noise[1]:g} dB."
+        )
     if levels:
         words.append(f"SNR: {form.noise}.")
     if offsets:

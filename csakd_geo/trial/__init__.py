@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from csakd_geo.trial.find import SNR_HSI, SNR_MSI, Form, Wanted, find_scenes
 from csakd_geo.trial.plot import draw_sweep
 from csakd_geo.trial.run import (
     Contender,
@@ -11,10 +12,12 @@ from csakd_geo.trial.run import (
     run_trial,
     without_attention,
 )
-from csakd_geo.trial.scenes import Condition, Form, Scene, Wanted, find_scenes
+from csakd_geo.trial.scenes import Condition, Scene
 from csakd_geo.trial.tables import as_csv, as_json, as_markdown, check_folder, mean_rows, put_files, table
 
 __all__ = [
+    "SNR_HSI",
+    "SNR_MSI",
     "Condition",
     "Contender",
     "Form",

@@ -16,9 +16,17 @@ _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  #
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (2, 1.5)))
 _MARKS = "osD^vPX"
 _GREYS = ("#8c8c8c", "#b9b9b9")
-_AXES = {"snr": "SNR of the HSI (dB)", "shift": "HSI misregistered by (MSI pixels, along x and along y)"}
+_AXES = {"snr": "SNR of the HSI (dB)", "shift": "HSI misregistered by (MSI pixels)"}
 _SCORES = (("psnr", "PSNR (dB)", "higher is better"), ("sam", "SAM (degrees)", "lower is better"))
-_LEGEND: dict[str, Any] = {"frameon": False, "alignment": "left", "fontsize": 10, "handlelength": 3.2}
+#: Share of the whole ordinate above which there is nothing to enlarge.
+_WORTH = 0.5
+_LEGEND: dict[str, Any] = {
+    "frameon": False,
+    "alignment": "left",
+    "fontsize": 10,
+    "handlelength": 3.2,
+    "title_fontproperties": {"weight": "bold"},
+}
 
 
 def draw_sweep(rows: Sequence[Row], swept: Literal["snr", "shift"], *, caption: str) -> bytes:
@@ -38,10 +46,12 @@ def draw_sweep(rows: Sequence[Row], swept: Literal["snr", "shift"], *, caption: 
     means = [row for row in mean_rows(rows) if getattr(row, swept) is not None and row.psnr is not None]
     models = list(dict.fromkeys(row.method for row in means if row.kind == "model"))
     classical = list(dict.fromkeys(row.method for row in means if row.kind == "classical"))
-    figure = Figure(figsize=(12, 9.2), dpi=130, layout="constrained")
+    shown = {score: _enlarged(means, score) for score, *_ in _SCORES}
+    enlarge = any(_span(values) < _WORTH * _span(_finite(means, score)) for score, values in shown.items())
+    figure = Figure(figsize=(12, 9.2 if enlarge else 5.6), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     handles: dict[str, Any] = {}
-    for k, ax in enumerate(figure.subplots(2, 2).flat):
+    for k, ax in enumerate(figure.subplots(2 if enlarge else 1, 2).flat):
         score, title, better = _SCORES[k % 2]
         for name in (*classical, *models):
             line = [row for row in means if row.method == name and math.isfinite(getattr(row, score))]
@@ -49,9 +59,10 @@ def draw_sweep(rows: Sequence[Row], swept: Literal["snr", "shift"], *, caption: 
             style = _of_model(name, models) if name in models else _of_classical(classical.index(name))
             handles[name] = ax.plot(x, y, label=_label(name, means), **style)[0]
         if k > 1:
-            ax.set_ylim(*_around([getattr(row, score) for row in means if row.kind == "model"]))
-            ax.set_xlabel(_AXES[swept])
-            title, better = f"{title}, enlarged around the models", ""
+            low, room = min(shown[score]), 0.08 * _span(shown[score]) or 0.5
+            ax.set_ylim(low - room, max(shown[score]) + room)
+            title, better = f"{title}: models and the best classical method", "enlarged"
+        ax.set_xlabel(_AXES[swept])
         ax.set_xticks(sorted({getattr(row, swept) for row in means}))
         ax.set_title(title, loc="left", fontweight="bold", fontsize=11)
         ax.set_title(better, loc="right", fontsize=9, color="#555555")
@@ -60,9 +71,8 @@ def draw_sweep(rows: Sequence[Row], swept: Literal["snr", "shift"], *, caption: 
         ax.spines[["top", "right"]].set_visible(False)
     places = (("Models", models, "outside lower left", 1), ("Classical", classical, "outside lower right", 3))
     for heading, names, place, columns in places:
-        where: dict[str, Any] = {"loc": place, "ncols": columns, **_LEGEND}
-        legend = figure.legend(handles=[handles[name] for name in names], **where)
-        legend.set_title(heading, prop={"weight": "bold"})
+        look: dict[str, Any] = {"loc": place, "ncols": columns, "title": heading, **_LEGEND}
+        figure.legend(handles=[handles[name] for name in names], **look)
     figure.suptitle(caption, x=0.008, ha="left", fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
@@ -107,8 +117,20 @@ def _label(name: str, means: Sequence[Row]) -> str:
     return f"{owner} ({FUSERS[row.fuser]}{released}){name.removeprefix(owner)}"
 
 
-def _around(values: Sequence[float]) -> tuple[float, float]:
-    """Ends of an ordinate that shows these values."""
-    known = [value for value in values if math.isfinite(value)] or [0.0]
-    room = 0.12 * (max(known) - min(known)) or 0.5
-    return min(known) - room, max(known) + room
+def _enlarged(means: Sequence[Row], score: str) -> list[float]:
+    """Values of the models, and of the classical method that is best on the whole."""
+    own = _finite([row for row in means if row.kind == "model"], score)
+    lines = {row.method: _finite([r for r in means if r.method == row.method], score) for row in means}
+    lines = {row.method: lines[row.method] for row in means if row.kind == "classical" and lines[row.method]}
+    if not lines:
+        return own or [0.0]
+    best = (max if score == "psnr" else min)(lines.values(), key=lambda line: sum(line) / len(line))
+    return own + best
+
+
+def _finite(rows: Sequence[Row], score: str) -> list[float]:
+    return [value for row in rows if math.isfinite(value := getattr(row, score))]
+
+
+def _span(values: Sequence[float]) -> float:
+    return max(values, default=0.0) - min(values, default=0.0)
