@@ -137,18 +137,23 @@ def neon(data: Path) -> Case:
     return Case("neon_sjer052", base / "SJER_052_hyperspectral.tif", base / "SJER_052_rgb.tif", None, 10)
 
 
-def aviris(data: Path, folder: Path, name: str) -> Case:
-    """One AVIRIS scene x4 with four Gaussian bands; noise 35 and 40 dB."""
-    path = data / "aviris" / f"{name}.tif"
-    with rasterio.open(path) as src:
-        cube = src.read().astype(np.float32)
-        stated = [src.tags(i + 1).get("wavelength") for i in range(src.count)]
+def load_scene(path: Path):
+    """A cube over its maximum and its axis; constant bands are dropped, unknown wavelengths are nominal."""
+    with rasterio.open(path) as source:
+        cube = source.read().astype(np.float32)
+        stated = [source.tags(i + 1).get("wavelength") for i in range(source.count)]
     known = all(stated)
     centres = np.array([float(v) for v in stated]) if known else np.linspace(400, 2450, len(cube))
     keep = np.ptp(cube.reshape(len(cube), -1), axis=1) > 0
-    cube, axis = cube[keep], SpectralAxis.build(centres[keep], nominal=not known)
+    cube = np.clip(cube[keep], 0, None)
+    return cube / cube.max(), SpectralAxis.build(centres[keep], nominal=not known)
+
+
+def aviris(data: Path, folder: Path, name: str) -> Case:
+    """One AVIRIS scene x4 with four Gaussian bands; noise 35 and 40 dB."""
+    cube, axis = load_scene(data / "aviris" / f"{name}.tif")
     height, width = (n // 4 * 4 for n in cube.shape[1:])
-    cube = cube[:, :height, :width] / cube.max()
+    cube = cube[:, :height, :width]
     bands = get_sensor("aviris-paper-4").axis
     from csakd_geo.degrade import observe
 

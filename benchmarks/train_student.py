@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from pairs import load_scene
 
 SCENES = {
     "abu_airport_1": "ABU airport-1 (AVIRIS)",
@@ -31,22 +32,6 @@ SCENES = {
 HELD_OUT = {"sandiego_0": "AVIRIS San Diego, part 0", "sandiego_1": "AVIRIS San Diego, part 1"}
 TERMS = "public domain imagery (NASA/JPL AVIRIS)"
 COMPONENTS = 10
-
-
-def load_scene(path: Path):
-    """A cube over its maximum and its axis; constant bands are dropped, unknown wavelengths are nominal."""
-    import rasterio
-
-    from csakd_geo.spectral import SpectralAxis
-
-    with rasterio.open(path) as source:
-        cube = source.read().astype(np.float32)
-        stated = [source.tags(i + 1).get("wavelength") for i in range(source.count)]
-    known = all(stated)
-    centres = np.array([float(v) for v in stated]) if known else np.linspace(400, 2450, len(cube))
-    keep = np.ptp(cube.reshape(len(cube), -1), axis=1) > 0
-    cube = np.clip(cube[keep], 0, None)
-    return cube / cube.max(), SpectralAxis.build(centres[keep], nominal=not known)
 
 
 def remix(cube, other, rng):
@@ -74,7 +59,8 @@ def build(task):
     from csakd_geo.errors import CsakdGeoError
     from csakd_geo.models import ModelCard
     from csakd_geo.response import estimate_response
-    from csakd_geo.train.examples import Variation, make_examples, vary
+    from csakd_geo.train.examples import make_examples
+    from csakd_geo.train.variation import Variation, vary
 
     folder, names, count, seed, mixing, card_json = task
     rng = np.random.default_rng(seed)
@@ -117,7 +103,8 @@ def main() -> None:
         TrainingData,
         save_model,
     )
-    from csakd_geo.train.distill import Settings, distil, held_out_error
+    from csakd_geo.train.distill import Settings, distil
+    from csakd_geo.train.heldout import held_out_error
 
     shape = dict(bands=COMPONENTS, msi_bands=COMPONENTS, features=args.features, growth=args.features // 2)
     student_shape = NetworkConfig(**shape, depths=(0, 2, 2, 1), student=True)

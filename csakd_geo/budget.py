@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from csakd_geo.engine.scene import Scene
-from csakd_geo.engine.threads import one_blas_thread
 from csakd_geo.errors import SpectralError
 from csakd_geo.methods.base import Method
 from csakd_geo.methods.csakd import CSAKD
 from csakd_geo.pair import Pair
 from csakd_geo.response import estimate_response
+from csakd_geo.threads import one_blas_thread
 from csakd_geo.tiling import Window
 
 _SUPERTILE = 1024  # MSI pixels

@@ -24,7 +24,6 @@ from csakd_geo.engine.device import pick_device
 from csakd_geo.engine.graph import lazy_cube
 from csakd_geo.engine.halo import measure_halo
 from csakd_geo.engine.scene import Scene, open_scene
-from csakd_geo.engine.threads import one_blas_thread
 from csakd_geo.errors import SpectralError
 from csakd_geo.grid import lay_grid
 from csakd_geo.io import open_source
@@ -35,6 +34,7 @@ from csakd_geo.options import FuseOptions, make_options
 from csakd_geo.pair import Pair
 from csakd_geo.response import Response, estimate_response
 from csakd_geo.spectral import parse_bands
+from csakd_geo.threads import one_blas_thread
 from csakd_geo.tiling import TilePlan, align
 
 if TYPE_CHECKING:

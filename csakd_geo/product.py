@@ -16,11 +16,11 @@ from csakd_geo.engine.graph import output_axis, writing_tasks
 from csakd_geo.engine.kernel import output_window
 from csakd_geo.engine.run import run_tasks
 from csakd_geo.engine.store import Store, key_of
-from csakd_geo.engine.threads import one_blas_thread
 from csakd_geo.errors import OutputError
 from csakd_geo.io.cog import RasterSpec, write_cog
 from csakd_geo.io.encoding import choose_encoding
 from csakd_geo.job import Job, Report
+from csakd_geo.threads import one_blas_thread
 
 
 def check_target(target: Path, *, overwrite: bool, inputs: Sequence[str] = ()) -> None:

@@ -26,7 +26,6 @@ from csakd_geo.engine.kernel import fuse_supertile, output_window
 from csakd_geo.engine.run import run_tasks
 from csakd_geo.engine.scene import Scene, open_scene
 from csakd_geo.engine.store import Store, key_of
-from csakd_geo.engine.threads import one_blas_thread
 from csakd_geo.errors import InputError, OutputError
 from csakd_geo.grid import lay_grid
 from csakd_geo.io import open_source
@@ -38,6 +37,7 @@ from csakd_geo.models import bundled_models
 from csakd_geo.options import make_options
 from csakd_geo.product import write_job
 from csakd_geo.simulate import SimulatedPaths
+from csakd_geo.threads import one_blas_thread
 from csakd_geo.tiling import TilePlan, Window, align
 
 Array = NDArray[Any]

@@ -25,6 +25,7 @@ SOURCE = Path(__file__).resolve().parents[1] / PACKAGE
 ORDER = (
     "_version",
     "errors",
+    "threads",
     "spectral",
     "sensors",
     "grid",

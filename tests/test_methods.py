@@ -13,7 +13,6 @@ import torch
 from simulated import Array, broad_bands, land, made_pair, rmse
 
 from csakd_geo.degrade import PSF, degrade
-from csakd_geo.engine.threads import one_blas_thread
 from csakd_geo.errors import InputError
 from csakd_geo.methods import METHODS, get_method, method_table
 from csakd_geo.methods.base import Fitted, Method
@@ -27,6 +26,7 @@ from csakd_geo.models.config import NetworkConfig
 from csakd_geo.models.network import DualTwoStream
 from csakd_geo.pair import Pair, degrade_pair
 from csakd_geo.response import Response, estimate_response
+from csakd_geo.threads import one_blas_thread
 from csakd_geo.tiling import TilePlan
 
 NAMES = list(METHODS)

@@ -11,10 +11,10 @@ import pytest
 from simulated import Array, aviris, broad_bands, land, made_pair, rmse
 
 from csakd_geo.degrade import PSF
-from csakd_geo.engine.threads import one_blas_thread
 from csakd_geo.errors import SpectralError
 from csakd_geo.pair import Block, Pair
 from csakd_geo.response import estimate_noise, estimate_psf, estimate_response
+from csakd_geo.threads import one_blas_thread
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -12,7 +12,6 @@ import pytest
 import torch
 from simulated import axes, land, made_pair, rmse
 
-from csakd_geo.engine.threads import one_blas_thread
 from csakd_geo.errors import GridError, ModelError, SpectralError
 from csakd_geo.models.card import ModelCard, Normalisation
 from csakd_geo.models.config import NetworkConfig
@@ -20,6 +19,7 @@ from csakd_geo.models.network import DualTwoStream
 from csakd_geo.response import estimate_response
 from csakd_geo.sensors import get_sensor
 from csakd_geo.spectral import SpectralAxis
+from csakd_geo.threads import one_blas_thread
 from csakd_geo.train.distill import Settings, distil
 from csakd_geo.train.examples import Example, expand, make_examples, wald_examples
 from csakd_geo.train.heldout import held_out_error

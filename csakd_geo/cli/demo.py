@@ -17,7 +17,8 @@ def demo(output: Path) -> None:
     from rich.table import Table
 
     from csakd_geo.choose import fitting_model
-    from csakd_geo.cli.fuse import Reporter, run_fusion
+    from csakd_geo.cli.fuse import run_fusion
+    from csakd_geo.cli.progress import Reporter
     from csakd_geo.errors import OutputError
     from csakd_geo.evaluate import evaluate
     from csakd_geo.io import open_source

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csakd_geo.engine.scene import Scene
-from csakd_geo.engine.threads import one_blas_thread
 from csakd_geo.methods.base import Fitted, Method
 from csakd_geo.pair import Block
+from csakd_geo.threads import one_blas_thread
 from csakd_geo.tiling import Tile, TilePlan, Window
 
 FloatArray = NDArray[np.floating]

@@ -1,0 +1,132 @@
+"""From a configuration to the data of a run and the cards of its models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from csakd_geo.errors import InputError, SpectralError
+from csakd_geo.models.card import ModelCard, Normalisation, TrainingData
+from csakd_geo.spectral import SpectralAxis
+from csakd_geo.train.archive import (
+    Archive,
+    OfficialArchive,
+    RasterArchive,
+    require_same_bands,
+    with_bands,
+)
+from csakd_geo.train.config import NetworkOptions, TrainConfig
+
+
+def open_archives(config: TrainConfig) -> tuple[Archive, Archive]:
+    """What is trained on, and what is held out.
+
+    Raises
+    ------
+    InputError, SpectralError
+        Images that are missing, too small or do not go together, or that are in both.
+    """
+    data, least = config.data, config.crop * max(config.data.ratios)
+    if data.layout == "official":
+        return _official(config, least)
+    variation, uniform = config.augment.variation(data), config.form == "bands"
+    learn, held = (
+        RasterArchive.open(
+            patterns,
+            variation,
+            window=data.window,
+            least=least,
+            uniform=uniform,
+            wavelengths=data.wavelengths,
+        )
+        for patterns in (data.train, data.validation)
+    )
+    _require_apart(learn, held)
+    if uniform:
+        require_same_bands((*learn.sources, *held.sources))
+        both = np.intersect1d(learn.bands[0], held.bands[0])
+        learn, held = with_bands(learn, both), with_bands(held, both)
+    return learn, held
+
+
+def _official(config: TrainConfig, least: int) -> tuple[Archive, Archive]:
+    data = config.data
+    if len(data.train) != 1 or len(data.validation) != 1:
+        raise InputError(
+            "In the official layout data.train and data.validation are one folder each; say with "
+            "data.train_names and data.validation_names which of its tiles are meant."
+        )
+    learn, held = (
+        OfficialArchive.open(
+            Path(root),
+            names,
+            msi_bands=data.msi_bands,
+            shifts=round(config.augment.misregistration),
+            snr_hsi=config.augment.snr_hsi,
+            least=least,
+            wavelengths=data.wavelengths,
+        )
+        for root, names in (
+            (data.train[0], data.train_names),
+            (data.validation[0], data.validation_names),
+        )
+    )
+    if learn.axis.size != held.axis.size:
+        raise SpectralError(
+            f"The tiles to train on have {learn.axis.size} bands but the held-out ones {held.axis.size}; they "
+            "must have the same."
+        )
+    if learn.root == held.root:
+        _require_apart(learn, held)
+    return learn, held
+
+
+def _require_apart(learn: Archive, held: Archive) -> None:
+    """Refuse an image that is trained on and held out."""
+    shared = sorted(set(learn.names) & set(held.names))
+    if shared:
+        raise InputError(
+            f"'{shared[0]}' is both trained on and held out, so its score would tell nothing; take it out of one."
+        )
+
+
+def make_card(config: TrainConfig, options: NetworkOptions, archive: Archive) -> ModelCard:
+    """The card of a network to train."""
+    data, bands = config.data, config.form == "bands"
+    counts = (archive.axis.size, archive.msi_axis.size) if bands else (config.components, config.components)
+    network = options.network(bands=counts[0], msi_bands=counts[1], residual=config.base is not None)
+    rule = Normalisation(rule="subspace-std")
+    if bands:
+        rule = Normalisation(rule="scene-percentile", lower=0.1, upper=99.9, low=-1.0, high=1.0)
+    tied: dict[str, Any] = {}
+    if bands:
+        tied = {
+            "hsi_wavelengths": _stated(archive.axis),
+            "hsi_fwhm": _stated(archive.axis, fwhm=True),
+            "msi_wavelengths": _stated(archive.msi_axis),
+            "msi_fwhm": _stated(archive.msi_axis, fwhm=True),
+        }
+    ratios = (min(data.ratios), max(data.ratios))
+    return ModelCard(
+        name=config.name if options is config.student else f"{config.name}-teacher",
+        version="1",
+        network=network,
+        form=config.form,
+        ratio=None if data.layout == "official" else ratios,
+        units=data.units,
+        normalisation=rule,
+        base=config.base,
+        tile=512,
+        training=tuple(
+            TrainingData(name=name, source=data.source, terms=data.terms) for name in archive.names[:100]
+        ),
+        **tied,
+    )
+
+
+def _stated(axis: SpectralAxis, *, fwhm: bool = False) -> tuple[float, ...] | None:
+    """Centres or widths in nm, where all are known."""
+    values = axis.fwhm if fwhm else axis.wavelength
+    return tuple(float(v) for v in values) if np.isfinite(values).all() else None
