@@ -184,6 +184,11 @@ def test_what_cannot_be_tested_is_said_in_one_sentence(triple: Path, model: Path
     refused(ask("--shift", "0,1.5"), "--shift is '0,1.5'")
     refused(ask("--shift=-1"), "--shift is '-1'")
     refused(ask("--ratio", "4"), "--ratio has no meaning for triples")
+    cube = made.write(
+        tmp_path / "c.tif", made.make_truth(14, 8, 8)[0], wavelength=np.linspace(450, 900, 14), fwhm=20
+    )
+    degrade = ("--ratio", "4", "--msi-sensor", "sentinel2-10m", "--methods", "bicubic")
+    refused(ask(*degrade, data=cube), "c: Only 4 HSI pixels are valid")
     refused(ask("--device", "abacus"), "Option 'device' cannot be 'abacus'")
     assert not out.exists() or list(out.iterdir()) == []
 

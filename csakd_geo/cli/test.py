@@ -66,7 +66,7 @@ def test(
     as_json: bool,
     **wanted: Any,
 ) -> None:
-    r"""Score MODEL against every method on the scenes of DATA, whose truth is known.
+    """Score MODEL against every method on the scenes of DATA, whose truth is known.
 
     MODEL is a name or a file. DATA is one of:
 
@@ -79,7 +79,7 @@ def test(
 
     All methods get the same inputs and nothing is trained. Writes scores.json, scores.csv and scores.md into
     the folder, snr.png and shift.png where those are swept, and prints the means over the scenes.
-    """
+    """  # noqa: D301 (click wants the backspace itself)
     from csakd_geo import trial
     from csakd_geo.cli.progress import Reporter
 

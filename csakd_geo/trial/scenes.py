@@ -67,9 +67,9 @@ class Tile:
         bands = SpectralAxis.unknown(len(tile.truth))
         hsi = _noisy(tile.hsi, condition.snr, seed)
         return Inputs(
-            _array(hsi, bands, fine * Affine.scale(tile.ratio)),
-            _array(tile.msi, SpectralAxis.unknown(len(tile.msi)), fine),
-            open_source(_array(tile.truth, bands, fine), name=f"truth of {self.name}"),
+            _array(f"HSI of {self.name}", hsi, bands, fine * Affine.scale(tile.ratio)),
+            _array(f"MSI of {self.name}", tile.msi, SpectralAxis.unknown(len(tile.msi)), fine),
+            open_source(_array(f"truth of {self.name}", tile.truth, bands, fine)),
         )
 
 
@@ -93,7 +93,7 @@ class Triple:
             off = -condition.shift / lay_grid(hsi, open_source(self.msi)).ratio
             transform = transform * Affine.translation(off, off)
         values = _noisy(hsi.read(0, 0, hsi.height, hsi.width), condition.snr, seed)
-        return Inputs(_array(values, hsi.axis, transform, hsi.crs, hsi.units), self.msi, truth)
+        return Inputs(_array(hsi.name, values, hsi.axis, transform, hsi.crs, hsi.units), self.msi, truth)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,9 +127,11 @@ class Cube:
         msi[:, missing] = np.nan
         place = (source.transform, source.crs, source.units)
         return Inputs(
-            _array(hsi, axis, source.transform * Affine.scale(r), source.crs, source.units),
-            _array(msi, self.msi_axis, *place),
-            open_source(_array(truth, axis, *place), name=source.name),
+            _array(
+                f"HSI of {self.name}", hsi, axis, source.transform * Affine.scale(r), source.crs, source.units
+            ),
+            _array(f"MSI of {self.name}", msi, self.msi_axis, *place),
+            open_source(_array(source.name, truth, axis, *place)),
         )
 
 
@@ -143,7 +145,12 @@ def _noisy(cube: FloatArray, snr: float | None, seed: int) -> FloatArray:
 
 
 def _array(
-    cube: FloatArray, axis: SpectralAxis, transform: Affine, crs: CRS | None = None, units: str = ""
+    name: str,
+    cube: FloatArray,
+    axis: SpectralAxis,
+    transform: Affine,
+    crs: CRS | None = None,
+    units: str = "",
 ) -> xr.DataArray:
     """A cube ``(band, y, x)`` with what is known of its bands and place."""
     import rioxarray  # noqa: F401 (it registers the accessor)
@@ -153,7 +160,7 @@ def _array(
     for key, values in (("wavelength", axis.wavelength), ("fwhm", axis.fwhm)):
         if np.isfinite(values).any():
             coords[key] = ("band", values)
-    array = xr.DataArray(cube, dims=("band", "y", "x"), coords=coords, attrs={"units": units})
+    array = xr.DataArray(cube, dims=("band", "y", "x"), coords=coords, attrs={"units": units}, name=name)
     if crs is not None:
         array = array.rio.write_crs(crs)
     placed: xr.DataArray = array.rio.write_transform(transform)
