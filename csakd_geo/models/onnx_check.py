@@ -46,7 +46,7 @@ class Agreement:
     @property
     def holds(self) -> bool:
         """Whether both are within `TOLERANCE`."""
-        return max(self.whole, self.tiled) <= TOLERANCE
+        return self.whole <= TOLERANCE and self.tiled <= TOLERANCE
 
 
 def verify_onnx(
