@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,12 @@ def train(
     changes["output"] = None if output is None else str(output.resolve())
     settings = read_train_config(config, {k: v for k, v in changes.items() if v is not None})
     from csakd_geo.train.setup import open_archives
+    from csakd_geo.train.trainer import first_process
     from csakd_geo.train.trainer import train as run
 
-    with Reporter(quiet=quiet, as_json=log_json) as report:
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    speaks = first_process()  # each device has a process of its own
+    with Reporter(quiet=quiet or not speaks, as_json=log_json and speaks) as report:
         if dry_run:
             report.quiet = False
             report.table(plan_rows(settings, *open_archives(settings)))
@@ -58,6 +62,8 @@ def train(
             at = "no checkpoint was written yet" if found is None else f"the last checkpoint is '{found}'"
             how = "" if found is None else "; the same command with --resume goes on from there"
             raise CsakdGeoError(f"Stopped on request; {at}{how}.") from error
+    if not speaks:
+        return
     best, start = result.best, result.start
     click.echo(
         f"student: {result.student}  (held out: PSNR {best.psnr:.2f} dB, SAM {best.sam:.3f} deg, error "

@@ -269,6 +269,10 @@ def read_train_config(path: Path, changes: Mapping[str, Any] | None = None) -> T
         else:
             message = str(first["msg"]).removeprefix("Value error, ")
             said = f"'{name}': {message[0].lower()}{message[1:]}"
+            if not isinstance(first["input"], (dict, list, TrainConfig)):
+                said += f", found {first['input']!r}"
+            if isinstance(first["input"], bool):  # YAML reads on, off, yes and no so
+                said += " (put quotes around it)"
         raise InputError(f"In '{path.name}'{at}: {said}.") from error
     return _anchored(config, path.parent)
 

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -100,7 +100,7 @@ class _Run:
     def __init__(self, config: TrainConfig, resume: bool, report: Report) -> None:
         self.config, self.report = config, report
         self.checkpoints = config.output / "checkpoints"
-        found = _newest_to_resume(config, resume) if _first_process() else newest_checkpoint(self.checkpoints)
+        found = _newest_to_resume(config, resume) if first_process() else newest_checkpoint(self.checkpoints)
         self.checkpoint = load_checkpoint(found) if found is not None and resume else None
         if self.checkpoint is not None:
             _require_same(self.checkpoint.facts["config"], _plain(config))
@@ -109,12 +109,11 @@ class _Run:
             torch.set_num_threads(config.threads)
         self.archive, self.held_archive = open_archives(config)
         torch.manual_seed(config.seed)
-        self.cards = {"student": make_card(config, config.student, self.archive)}
-        self.student = _network(config.student, self.cards["student"])
+        self.cards: dict[str, ModelCard] = {}
+        self.student = self._network("student", config.student)
         self.teacher: DualTwoStream | None = None
         if config.teacher is not None:
-            self.cards["teacher"] = make_card(config, config.teacher, self.archive)
-            self.teacher = _network(config.teacher, self.cards["teacher"])
+            self.teacher = self._network("teacher", config.teacher)
         frozen = config.teacher is not None and config.teacher.frozen
         self.steps = Steps(
             self.student,
@@ -141,6 +140,26 @@ class _Run:
         self.step, self.seconds = 0, 0.0
         if self.checkpoint is not None:
             self._restore(self.checkpoint)
+
+    def _network(self, name: str, options: NetworkOptions) -> DualTwoStream:
+        """A network with new weights, or that of the model to start from; and its card."""
+        card = make_card(self.config, options, self.archive)
+        self.cards[name] = card
+        if options.start is None:
+            return DualTwoStream(card.network)
+        model = load_model(options.start)
+        # official students carry weights that are never called
+        wanted = replace(card.network, owns_unused=model.card.network.owns_unused)
+        ours = wanted.to_dict() | {"form": card.form, "base": card.base}
+        theirs = model.card.network.to_dict() | {"form": model.card.form, "base": model.card.base}
+        for key, value in ours.items():
+            if theirs[key] != value:
+                raise ModelError(
+                    f"'{options.start.name}' has another architecture than the {name} to train: its {key} is "
+                    f"{theirs[key]}, but {value} is asked for; change the configuration to match."
+                )
+        self.cards[name] = card.model_copy(update={"network": wanted})
+        return model.network
 
     def run(self) -> Result:
         """Train to the end."""
@@ -293,16 +312,14 @@ class _Run:
             )
         if self.fabric.is_global_zero:
             _write_history(config.output / "history.csv", self.history)
-            if self.start is None:
-                raise TypeError("a run looks at its networks before the first step")
-        self.fabric.barrier()
-        best = self.best.get("student") or HeldOut(float("nan"), float("nan"), float("nan"))
+        found: Any = self.fabric.broadcast((self.start, self.best))
+        start, best = found
         return Result(
             paths["student"],
             paths.get("teacher"),
-            self.start or best,
-            best,
-            self.best.get("teacher"),
+            start,
+            best["student"],
+            best.get("teacher"),
             self.step,
             self.seconds,
         )
@@ -342,25 +359,6 @@ def _plain(config: TrainConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude={"output", "tensorboard"})
 
 
-def _network(options: NetworkOptions, card: ModelCard) -> DualTwoStream:
-    """A network with new weights, or those of the model to start from."""
-    if options.start is None:
-        return DualTwoStream(card.network)
-    model = load_model(options.start)
-    ours, theirs = card.network.to_dict(), model.card.network.to_dict()
-    differing = [key for key in ours if ours[key] != theirs[key]]
-    if not differing and (model.card.form, model.card.base) != (card.form, card.base):
-        differing = ["form and base"]
-    if differing:
-        key = differing[0]
-        raise ModelError(
-            f"'{options.start.name}' has another architecture than the one to train: {key} is "
-            f"{theirs.get(key, (model.card.form, model.card.base))}, but {ours.get(key, (card.form, card.base))} "
-            "is asked for; change the configuration to match."
-        )
-    return model.network
-
-
 def _fabric(config: TrainConfig) -> Fabric:
     try:
         from lightning_fabric import Fabric
@@ -368,7 +366,11 @@ def _fabric(config: TrainConfig) -> Fabric:
         raise InputError(
             "Training needs the package lightning-fabric; install it with pip install 'csakd-geo[train]'."
         ) from error
-    strategy = "auto" if config.devices == 1 else "ddp_find_unused_parameters_true"
+    # "released" attention and an official student own weights that get no gradient
+    strategy = "auto" if config.devices == 1 else "ddp"
+    networks = [n for n in (config.student, config.teacher) if n is not None]
+    if config.devices > 1 and any(n.attention == "released" or n.start is not None for n in networks):
+        strategy = "ddp_find_unused_parameters_true"
     try:
         fabric = Fabric(
             accelerator=config.accelerator,
@@ -388,7 +390,8 @@ def _fabric(config: TrainConfig) -> Fabric:
     return fabric
 
 
-def _first_process() -> bool:
+def first_process() -> bool:
+    """Whether this is the only process of a run, or the first of several on its machine."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
