@@ -56,6 +56,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         It cannot be written; the one before is still there.
     """
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     target = folder / f"step-{checkpoint.step:09d}"
@@ -71,7 +72,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
             if target.exists():
                 shutil.rmtree(target)
             os.replace(part, target)
-        except RuntimeError as error:  # torch says so of a failed write
+        except (RuntimeError, SafetensorError) as error:  # what torch and safetensors say of a failed write
             raise OSError(str(error)) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
