@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,21 +14,16 @@ from csakd_geo.cli import console, warn
 from csakd_geo.cli.model_complexity import complexity
 from csakd_geo.cli.model_onnx import export, verify
 from csakd_geo.cli.model_show import (
-    attention_of,
+    card_rows,
+    cost_rows,
+    list_cells,
     model_facts,
     print_facts,
     print_grid,
     read_size,
-    spell_range,
-    spell_ratio,
     usual_ratio,
 )
 
-if TYPE_CHECKING:
-    from csakd_geo.models import Model, ModelCard
-    from csakd_geo.models.complexity import Complexity
-
-_FUSERS = ("sum", "learned gates", "cross attention", "cross self-attention (CSA)", "gates from the streams")
 _NOT_IMPORTED = "official checkpoint, not imported"
 
 
@@ -62,7 +57,7 @@ def list_models(hsi: str | None, msi: str | None, as_json: bool) -> None:
         warn("No model fits this pair; csakd-geo train makes one, and classical methods need none.")
         return
     heads = ("Name", "Version", "Form", "Ratio", "Bands", "HSI", "MSI", "Base", "Attention", "Where")
-    print_grid(heads, [_cells(row) for row in rows])
+    print_grid(heads, [list_cells(row) for row in rows])
 
 
 @model.command()
@@ -105,7 +100,7 @@ def info(name: str, size: tuple[int, int], ratio: int | None, as_json: bool) -> 
         }
         click.echo(json.dumps(facts, indent=1))
         return
-    print_facts(f"{card.name} {card.version}", [*_card_rows(loaded), *_cost_rows(cost, size, ratio, reach)])
+    print_facts(f"{card.name} {card.version}", [*card_rows(loaded), *cost_rows(cost, size, ratio, reach)])
 
 
 @model.command("import")
@@ -139,9 +134,9 @@ def import_model(
 
     if output.exists() and not overwrite:
         raise OutputError(f"'{output}' exists; pass --overwrite to replace it, or name another file.")
-    loaded = load_model(file)
-    if "imported_from" not in loaded.card.provenance:
+    if _has_card(file):
         raise ModelError(f"'{file}' has a card already; only checkpoints of the official code are imported.")
+    loaded = load_model(file)
     network = loaded.network.config
     stated: dict[str, Any] = {"name": name, "ratio": ratio, "units": units}
     if hsi_wavelengths is not None:
@@ -159,6 +154,17 @@ def import_model(
         if given is None:
             warn(f"The card does not state {what}, so this model is never chosen by itself.")
     click.echo(str(output))
+
+
+def _has_card(path: Path) -> bool:
+    from csakd_geo.errors import ModelError
+    from csakd_geo.models import read_card
+
+    try:
+        read_card(path)
+    except ModelError:
+        return False
+    return True
 
 
 def _bands(kind: str, axis: Any, count: int, source: str) -> dict[str, Any]:
@@ -204,86 +210,3 @@ def _fitting(hsi: str, msi: str) -> Iterator[dict[str, Any]]:
     bundled = bundled_models()
     for entry in fitting_models(*axes, ratio=scene.grid.ratio):
         yield model_facts(entry.card, entry.path, where="bundled" if entry.path in bundled else "user")
-
-
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    if "note" in row:
-        return row["name"], "", row["note"], "", "", "", "", "", "", row["where"]
-    subspace = row["form"] == "subspace"
-    ratio = row["ratio"]
-    ranges = ["any" if subspace else spell_range(row[key]) for key in ("hsi_range", "msi_range")]
-    bands = f"{row['bands']} coefficients" if subspace else f"{row['bands']} + {row['msi_bands']}"
-    spelt = (
-        "not stated"
-        if ratio is None
-        else str(ratio)
-        if isinstance(ratio, int)
-        else f"{ratio[0]} to {ratio[1]}"
-    )
-    return (
-        row["name"],
-        row["version"],
-        row["form"],
-        spelt,
-        bands,
-        *ranges,
-        row["base"] or "none",
-        row["attention"],
-        row["where"],
-    )
-
-
-def _card_rows(loaded: Model) -> Iterator[tuple[str, str]]:
-    card: ModelCard = loaded.card
-    network = card.network
-    role = "student" if network.student else "teacher"
-    yield "File", str(loaded.path)
-    yield "Network", f"{role}, {network.features} features, growth {network.growth}, groups {network.groups}"
-    yield (
-        "Depths",
-        ", ".join(
-            f"{n} {d}" for n, d in zip(("hmfeat", "mhfeat", "hfeat", "mfeat"), network.depths, strict=True)
-        ),
-    )
-    yield "Fuser", f"{network.fuser}, {_FUSERS[network.fuser]}; attention {attention_of(card)}"
-    if card.form == "subspace":
-        yield "Sees", f"{card.components} coefficients of the pair's own HSI subspace: any bands"
-    else:
-        yield "HSI", f"{network.bands} bands, {spell_range(card.hsi_wavelengths)}"
-        yield "MSI", f"{network.msi_bands} bands, {spell_range(card.msi_wavelengths)}"
-    yield "Ratio", spell_ratio(card)
-    yield "Units", card.units or "not stated"
-    rule = card.normalisation
-    if rule is None:
-        yield "Normalisation", "not stated"
-    elif rule.rule == "subspace-std":
-        yield "Normalisation", "coefficients over their standard deviation"
-    else:
-        yield (
-            "Normalisation",
-            f"percentiles {rule.lower:g} and {rule.upper:g} to {rule.low:g} and {rule.high:g}",
-        )
-    yield "Base", card.base or "none"
-    yield "Tile, halo", f"{card.tile or 'any'} MSI pixels, {card.halo} HSI pixels, as the card states them"
-    for k, data in enumerate(card.training):
-        parts = [data.name, data.source, data.terms]
-        yield "" if k else "Trained on", "; ".join(part for part in parts if part)
-    for k, (key, value) in enumerate([*card.scores.items()]):
-        yield "" if k else "Scores", f"{key}: {value}"
-    for k, (key, value) in enumerate([*card.provenance.items()]):
-        yield "" if k else "Provenance", f"{key}: {value}"
-    yield "Version", f"{card.version}, schema {card.schema_version}"
-    yield "SHA-256", f"weights {card.sha256}"
-    yield "", f"file {loaded.sha256}"
-
-
-def _cost_rows(
-    cost: Complexity, size: tuple[int, int], ratio: int, reach: dict[str, int]
-) -> Iterator[tuple[str, str]]:
-    unused = cost.parameters - cost.used_parameters
-    note = f", {cost.used_parameters:,} used" if unused else ""
-    yield "Parameters", f"{cost.parameters:,}{note}"
-    at = f"{size[0]} x {size[1]} HSI pixels, ratio {ratio}"
-    yield "Cost", f"{cost.macs / 1e9:,.2f} GMAC for {at}"
-    yield "Peak memory", f"{cost.peak_bytes / 2**20:,.1f} MiB for {at}, without weights"
-    yield "Needs around", f"{reach['measured']} HSI pixels as measured, {reach['structural']} by its depth"

@@ -1,10 +1,10 @@
-"""What the ``csakd-geo model`` commands share: sizes as options, the ratio of a card, cards as rows, tables."""
+"""What the ``csakd-geo model`` commands share: sizes as options, the ratio of a card, models as rows, tables."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,13 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from csakd_geo.models import ModelCard
+    from csakd_geo.models import Model, ModelCard
+    from csakd_geo.models.complexity import Complexity
 
+_FUSERS = ("sum", "learned gates", "cross attention", "cross self-attention (CSA)", "gates from the streams")
 #: Ratio for models that state none or a range that it lies in: the published one.
 USUAL_RATIO = 4
-_WIDE = 160  # columns where stdout is no terminal
+_WIDE = 200  # columns where stdout is no terminal
 
 
 def read_size(text: str) -> tuple[int, int]:
@@ -71,6 +73,92 @@ def model_facts(card: ModelCard, path: Path, *, where: str) -> dict[str, Any]:
         "where": where,
         "path": str(path),
     }
+
+
+def list_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """One line of a list, from `model_facts`."""
+    if "note" in row:
+        return row["name"], "", row["note"], "", "", "", "", "", "", row["where"]
+    subspace = row["form"] == "subspace"
+    ratio = row["ratio"]
+    ranges = ["any" if subspace else spell_range(row[key]) for key in ("hsi_range", "msi_range")]
+    bands = f"{row['bands']} coefficients" if subspace else f"{row['bands']} + {row['msi_bands']}"
+    spelt = (
+        "not stated"
+        if ratio is None
+        else str(ratio)
+        if isinstance(ratio, int)
+        else f"{ratio[0]} to {ratio[1]}"
+    )
+    return (
+        row["name"],
+        row["version"],
+        row["form"],
+        spelt,
+        bands,
+        *ranges,
+        row["base"] or "none",
+        row["attention"],
+        row["where"],
+    )
+
+
+def card_rows(loaded: Model) -> Iterator[tuple[str, str]]:
+    """Everything that a card says, for people."""
+    card: ModelCard = loaded.card
+    network = card.network
+    role = "student" if network.student else "teacher"
+    yield "File", str(loaded.path)
+    yield "Network", f"{role}, {network.features} features, growth {network.growth}, groups {network.groups}"
+    yield (
+        "Depths",
+        ", ".join(
+            f"{n} {d}" for n, d in zip(("hmfeat", "mhfeat", "hfeat", "mfeat"), network.depths, strict=True)
+        ),
+    )
+    yield "Fuser", f"{network.fuser}, {_FUSERS[network.fuser]}; attention {attention_of(card)}"
+    if card.form == "subspace":
+        yield "Sees", f"{card.components} coefficients of the pair's own HSI subspace: any bands"
+    else:
+        yield "HSI", f"{network.bands} bands, {spell_range(card.hsi_wavelengths)}"
+        yield "MSI", f"{network.msi_bands} bands, {spell_range(card.msi_wavelengths)}"
+    yield "Ratio", spell_ratio(card)
+    yield "Units", card.units or "not stated"
+    rule = card.normalisation
+    if rule is None:
+        yield "Normalisation", "not stated"
+    elif rule.rule == "subspace-std":
+        yield "Normalisation", "coefficients over their standard deviation"
+    else:
+        yield (
+            "Normalisation",
+            f"percentiles {rule.lower:g} and {rule.upper:g} to {rule.low:g} and {rule.high:g}",
+        )
+    yield "Base", card.base or "none"
+    yield "Tile, halo", f"{card.tile or 'any'} MSI pixels, {card.halo} HSI pixels, as the card states them"
+    for k, data in enumerate(card.training):
+        parts = [data.name, data.source, data.terms]
+        yield "" if k else "Trained on", "; ".join(part for part in parts if part)
+    for k, (key, value) in enumerate([*card.scores.items()]):
+        yield "" if k else "Scores", f"{key}: {value}"
+    for k, (key, value) in enumerate([*card.provenance.items()]):
+        yield "" if k else "Provenance", f"{key}: {value}"
+    yield "Version", f"{card.version}, schema {card.schema_version}"
+    yield "SHA-256", f"weights {card.sha256}"
+    yield "", f"file {loaded.sha256}"
+
+
+def cost_rows(
+    cost: Complexity, size: tuple[int, int], ratio: int, reach: dict[str, int]
+) -> Iterator[tuple[str, str]]:
+    """Cost and reach at one size."""
+    unused = cost.parameters - cost.used_parameters
+    note = f", {cost.used_parameters:,} used" if unused else ""
+    yield "Parameters", f"{cost.parameters:,}{note}"
+    at = f"{size[0]} x {size[1]} HSI pixels, ratio {ratio}"
+    yield "Cost", f"{cost.macs / 1e9:,.2f} GMAC for {at}"
+    yield "Peak memory", f"{cost.peak_bytes / 2**20:,.1f} MiB for {at}, without weights"
+    yield "Needs around", f"{reach['measured']} HSI pixels as measured, {reach['structural']} by its depth"
 
 
 def stdout() -> Console:

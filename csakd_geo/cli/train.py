@@ -44,8 +44,8 @@ def train(
     changes: dict[str, Any] = {"steps": steps, "seed": seed}
     changes["output"] = None if output is None else str(output.resolve())
     settings = read_train_config(config, {k: v for k, v in changes.items() if v is not None})
+    from csakd_geo.train.processes import first_process
     from csakd_geo.train.setup import open_archives
-    from csakd_geo.train.trainer import first_process
     from csakd_geo.train.trainer import train as run
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)

@@ -81,8 +81,7 @@ def complexity(config: NetworkConfig, lr_height: int, lr_width: int, *, ratio: i
             return network(hsi, msi, base=base, statistics=matrices)
 
         with FlopCounterMode(display=False) as counter:
-            forward()
-        peak = peak_bytes(forward, (hsi, msi) if base is None else (hsi, msi, base))
+            peak = peak_bytes(forward, (hsi, msi) if base is None else (hsi, msi, base))
     convolutions = counter.get_flop_counts()["Global"][torch.ops.aten.convolution] // 2
     maps = 4 if config.fuser in (2, 3) else 0
     return Complexity(

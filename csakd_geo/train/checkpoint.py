@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csakd_geo.errors import ModelError
+from csakd_geo.errors import InputError, ModelError
 from csakd_geo.io.failure import plain_errors
 
 if TYPE_CHECKING:
@@ -109,6 +109,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"The checkpoint '{path}' is damaged ({error}); remove the run's folder and train again."
         ) from error
     return Checkpoint(int(path.name.removeprefix("step-")), weights, optimizers, facts)
+
+
+def require_same(then: Any, now: Any, name: str = "") -> None:
+    """Refuse to go on with other settings (InputError); names the first that differs."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in sorted(then.keys() | now.keys()):
+            require_same(then.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif then != now:
+        raise InputError(
+            f"The run that is to go on was made with {name} = {then!r}, but now it is {now!r}; change it back, "
+            "or choose another output folder."
+        )
 
 
 def _all(folder: Path) -> list[Path]:

@@ -1,8 +1,12 @@
-"""What a run shows of itself in TensorBoard: scalars, and the first held-out example as a picture."""
+"""What a run shows of itself: scalars and a held-out example in TensorBoard, and its history as CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -11,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csakd_geo.errors import InputError
+from csakd_geo.io.failure import plain_errors
 
 if TYPE_CHECKING:
     from csakd_geo.models.network import DualTwoStream
@@ -76,3 +81,26 @@ def side_by_side(network: DualTwoStream, example: Example) -> FloatArray:
     panels = [expand(example, c)[bands] for c in (example.reference, answer(network, example))]
     span = np.maximum(high - low, 1e-6)[:, None, None]
     return np.asarray(np.clip((np.concatenate([*panels, truth], axis=2) - low[:, None, None]) / span, 0, 1))
+
+
+def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Write what was logged as CSV, one row per look.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+    buffer = io.StringIO()
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(buffer, names)
+    writer.writeheader()
+    writer.writerows(rows)
+    part = path.with_name(f".{path.name}.part")
+    with plain_errors(path):
+        try:
+            part.write_text(buffer.getvalue(), encoding="utf-8")
+            os.replace(part, path)
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)

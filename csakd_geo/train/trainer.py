@@ -6,12 +6,8 @@ with the same weights as one that was never stopped (same machine, threads and p
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,22 +16,28 @@ import numpy as np
 import torch
 
 from csakd_geo._version import __version__
-from csakd_geo.errors import CsakdGeoError, InputError, ModelError
-from csakd_geo.io.failure import plain_errors
+from csakd_geo.errors import InputError, ModelError
 from csakd_geo.models import DualTwoStream, ModelCard, load_model, save_model
 from csakd_geo.train.archive import Archive
 from csakd_geo.train.batch import draw_batch
-from csakd_geo.train.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
+from csakd_geo.train.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    newest_checkpoint,
+    require_same,
+    save_checkpoint,
+)
 from csakd_geo.train.config import NetworkOptions, TrainConfig
 from csakd_geo.train.examples import Example
 from csakd_geo.train.heldout import HeldOut, look
-from csakd_geo.train.monitor import Monitor
+from csakd_geo.train.monitor import Monitor, write_history
 from csakd_geo.train.pool import Pool
+from csakd_geo.train.processes import first_process, launch
 from csakd_geo.train.setup import make_card, open_archives
 from csakd_geo.train.steps import Steps
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    pass
 
 Report = Callable[[str, float, str], None]
 
@@ -103,8 +105,8 @@ class _Run:
         found = _newest_to_resume(config, resume) if first_process() else newest_checkpoint(self.checkpoints)
         self.checkpoint = load_checkpoint(found) if found is not None and resume else None
         if self.checkpoint is not None:
-            _require_same(self.checkpoint.facts["config"], _plain(config))
-        self.fabric = _fabric(config)
+            require_same(self.checkpoint.facts["config"], _plain(config))
+        self.fabric = launch(config)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         self.archive, self.held_archive = open_archives(config)
@@ -311,7 +313,7 @@ class _Run:
                 paths[name], network, card.model_copy(update={"scores": scores, "provenance": provenance})
             )
         if self.fabric.is_global_zero:
-            _write_history(config.output / "history.csv", self.history)
+            write_history(config.output / "history.csv", self.history)
         found: Any = self.fabric.broadcast((self.start, self.best))
         start, best = found
         return Result(
@@ -342,73 +344,9 @@ def _newest_to_resume(config: TrainConfig, resume: bool) -> Path | None:
     return found
 
 
-def _require_same(then: Any, now: Any, name: str = "") -> None:
-    """Refuse to go on with other settings; names the first that differs."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        for key in sorted(then.keys() | now.keys()):
-            _require_same(then.get(key), now.get(key), f"{name}.{key}" if name else key)
-    elif then != now:
-        raise InputError(
-            f"The run that is to go on was made with {name} = {then!r}, but now it is {now!r}; change it back, "
-            "or choose another output folder."
-        )
-
-
 def _plain(config: TrainConfig) -> dict[str, Any]:
     """JSON values of what decides the outcome."""
     return config.model_dump(mode="json", exclude={"output", "tensorboard"})
-
-
-def _fabric(config: TrainConfig) -> Fabric:
-    try:
-        from lightning_fabric import Fabric
-    except ImportError as error:
-        raise InputError(
-            "Training needs the package lightning-fabric; install it with pip install 'csakd-geo[train]'."
-        ) from error
-    # "released" attention and an official student own weights that get no gradient
-    strategy = "auto" if config.devices == 1 else "ddp"
-    networks = [n for n in (config.student, config.teacher) if n is not None]
-    if config.devices > 1 and any(n.attention == "released" or n.start is not None for n in networks):
-        strategy = "ddp_find_unused_parameters_true"
-    try:
-        fabric = Fabric(
-            accelerator=config.accelerator,
-            devices=config.devices,
-            precision=config.precision,
-            strategy=strategy,
-        )
-        fabric.launch()
-    except CsakdGeoError:
-        raise
-    except Exception as error:  # each backend has its own ways to say that a device is not there
-        text = str(error).strip().rstrip(".").splitlines()[0]
-        raise InputError(
-            f"{config.devices} device(s) of kind '{config.accelerator}' at precision '{config.precision}' cannot "
-            f"be used here ({text}); change accelerator, devices or precision."
-        ) from error
-    return fabric
-
-
-def first_process() -> bool:
-    """Whether this is the only process of a run, or the first of several on its machine."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def _write_history(path: Path, rows: list[dict[str, float]]) -> None:
-    buffer = io.StringIO()
-    names = list(dict.fromkeys(key for row in rows for key in row))
-    writer = csv.DictWriter(buffer, names)
-    writer.writeheader()
-    writer.writerows(rows)
-    part = path.with_name(f".{path.name}.part")
-    with plain_errors(path):
-        try:
-            part.write_text(buffer.getvalue(), encoding="utf-8")
-            os.replace(part, path)
-        finally:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
 
 
 def _silent(stage: str, share: float, words: str) -> None:
