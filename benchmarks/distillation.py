@@ -1,12 +1,14 @@
-"""Does distillation earn its place, and which fuser? Trained and scored on AVIRIS, leaving one area out.
+"""Does distillation earn its place, and which fuser? Trained and scored on AVIRIS scenes.
 
     python benchmarks/distillation.py DATA -o RESULTS.json [--steps 240] [--seeds 3] [--jobs 2]
     python benchmarks/distillation.py --table RESULTS.json --docs docs
 
 DATA is the folder of AVIRIS scenes as GeoTIFF. The first form trains and may be stopped: what is
 in RESULTS.json is not run again. The second writes docs/distillation.md and docs/distillation.png
-from it. Every network of one run sees the same crops, from the same start, for the same number of
-steps, and is scored with its last weights, so nothing is chosen on the held-out area.
+from it. Two settings: another area (San Diego is scored, all other areas are learned from, on
+coefficients of each pair's own subspace) and the same area (one Gulfport scene is scored, the other
+four are learned from, on coefficients of the area's subspace). Every network of one run sees the same crops, from the same start, for the same number of
+steps, and is scored with its last weights, so nothing is chosen on what is scored.
 """
 
 from __future__ import annotations
@@ -27,7 +29,14 @@ AREAS = {
     "beach_3": ["abu_beach_3"],
     "gatorsense": ["gatorsense_224"],
 }
-HELD_OUT = ("sandiego", "gulfport")
+SETTINGS = {
+    "another area": (
+        ["sandiego_0", "sandiego_1"],
+        [n for a, ns in AREAS.items() if a != "sandiego" for n in ns],
+    ),
+    "same area": (["abu_airport_3"], [n for n in AREAS["gulfport"] if n != "abu_airport_3"]),
+}
+COUNTS = 8000.0  # of the same area's scenes, whose units have to stay the same
 COMPONENTS, CROP, EXAMPLES = 10, 10, 48
 TEACHER = dict(features=32, growth=16, depths=(1, 2, 2, 1))
 STUDENT = dict(features=16, growth=8, depths=(0, 1, 1, 1), student=True)
@@ -49,50 +58,45 @@ FUSERS = {
 NOISES = (25, 35, 45)
 
 
-def make_card(residual: bool):
-    from csakd_geo.models import ModelCard, NetworkConfig, Normalisation
-
-    network = NetworkConfig(bands=COMPONENTS, msi_bands=COMPONENTS, residual=residual, **STUDENT)
-    return ModelCard(
-        name="benchmark",
-        network=network,
-        form="subspace",
-        base="coupled-map" if residual else None,
-        normalisation=Normalisation(rule="subspace-std"),
-    )
-
-
 def make_pools(task, folder: Path):
-    """Examples to learn from, and one observation of each held-out scene."""
+    """Examples to learn from, and one observation of each scene that is scored."""
     from pairs import load_scene, write
     from rasterio.transform import Affine
 
+    from csakd_geo.models import ModelCard, NetworkConfig, Normalisation
     from csakd_geo.train.archive import RasterArchive
     from csakd_geo.train.pool import Pool
+    from csakd_geo.train.setup import find_domain
     from csakd_geo.train.variation import Variation
 
-    noise = (task["noise"], task["noise"])
+    noise, domain = (task["noise"], task["noise"]), task["setting"] == "same area"
     fixed = dict(ratios=(4,), sensors=("aviris-paper-4",), random_share=0.0, coarser=0.0, vnir=0.0)
     at_noise = dict(snr_hsi=noise, snr_msi=(40.0, 40.0))
     varied, plain = (
         Variation(**fixed, **at_noise, fwhm=fwhm, phase=phase)
         for fwhm, phase in (((0.8, 1.3), 0.15), ((1.0, 1.0), 0.0))
     )
-    paths: dict[bool, list[str]] = {True: [], False: []}
-    for area, names in AREAS.items():
-        for name in names:
-            cube, axis = load_scene(Path(task["data"]) / f"{name}.tif")
-            at = Affine.translation(500_000, 4_000_000) * Affine.scale(4, -4)
-            write(folder / f"{name}.tif", cube, at, axis=axis)
-            paths[area == task["held"]].append(str(folder / f"{name}.tif"))
-    card = make_card(task["residual"])
-    options = dict(window=100, least=40, uniform=False)
-    learn = RasterArchive.open(paths[False], varied, **options)
+    scored, learned = SETTINGS[task["setting"]]
+    at = Affine.translation(500_000, 4_000_000) * Affine.scale(4, -4)
+    for name in (*scored, *learned):
+        cube, axis = load_scene(Path(task["data"]) / f"{name}.tif", COUNTS if domain else None)
+        write(folder / f"{name}.tif", cube, at, axis=axis)
+
+    def archive(names, variation):
+        paths = [str(folder / f"{name}.tif") for name in names]
+        return RasterArchive.open(paths, variation, window=100, least=40, uniform=domain)
+
+    learn = archive(learned, varied)
+    card = ModelCard(
+        name="benchmark",
+        network=NetworkConfig(bands=COMPONENTS, msi_bands=COMPONENTS, residual=task["residual"], **STUDENT),
+        form="subspace",
+        base="coupled-map" if task["residual"] else None,
+        domain=find_domain(learn, COMPONENTS) if domain else None,
+        normalisation=Normalisation(rule="subspace-std"),
+    )
     pool = Pool(learn, card, size=EXAMPLES, seed=task["seed"], crop=CROP)
-    tests = [
-        Pool(RasterArchive.open([path], plain, **options), card, size=1, seed=99, crop=CROP)[0]
-        for path in paths[True]
-    ]
+    tests = [Pool(archive([n], plain), card, size=1, seed=99, crop=CROP)[0] for n in scored]
     return pool, tests
 
 
@@ -178,14 +182,14 @@ def train(task):
 def tasks(args):
     """What matters most first, so that a run that is stopped early has something to show."""
     for seed in range(args.seeds):
-        for held in HELD_OUT:
-            for residual in (True, False):
-                yield dict(kind="distillation", held=held, residual=residual, noise=35.0, seed=seed)
+        for residual, setting in ((True, "same area"), (True, "another area"), (False, "same area")):
+            yield dict(kind="distillation", setting=setting, residual=residual, noise=35.0, seed=seed)
         for noise in NOISES:
-            yield dict(kind="fuser", held="sandiego", residual=True, noise=float(noise), seed=seed)
+            yield dict(kind="fuser", setting="same area", residual=True, noise=float(noise), seed=seed)
     for seed in range(args.seeds):
+        yield dict(kind="distillation", setting="another area", residual=False, noise=35.0, seed=seed)
         for noise in NOISES:
-            yield dict(kind="fuser", held="sandiego", residual=False, noise=float(noise), seed=seed)
+            yield dict(kind="fuser", setting="same area", residual=False, noise=float(noise), seed=seed)
 
 
 def main() -> None:
@@ -206,7 +210,7 @@ def main() -> None:
         write_docs(json.loads(args.table.read_text()), args.docs)
         return
     rows = json.loads(args.output.read_text()) if args.output.exists() else []
-    keys = ("kind", "held", "residual", "noise", "seed", "steps")
+    keys = ("kind", "setting", "residual", "noise", "seed", "steps")
     done = {tuple(row[k] for k in keys) for row in rows}
     wanted = [task | {"steps": args.steps, "data": str(args.data)} for task in tasks(args)]
     left = [task for task in wanted if tuple(task[k] for k in keys) not in done]

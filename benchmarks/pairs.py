@@ -137,8 +137,8 @@ def neon(data: Path) -> Case:
     return Case("neon_sjer052", base / "SJER_052_hyperspectral.tif", base / "SJER_052_rgb.tif", None, 10)
 
 
-def load_scene(path: Path):
-    """A cube over its maximum and its axis; constant bands are dropped, unknown wavelengths are nominal."""
+def load_scene(path: Path, scale: float | None = None):
+    """A cube over its maximum or a scale, and its axis; constant bands are dropped, unknown wavelengths are nominal."""
     with rasterio.open(path) as source:
         cube = source.read().astype(np.float32)
         stated = [source.tags(i + 1).get("wavelength") for i in range(source.count)]
@@ -146,7 +146,7 @@ def load_scene(path: Path):
     centres = np.array([float(v) for v in stated]) if known else np.linspace(400, 2450, len(cube))
     keep = np.ptp(cube.reshape(len(cube), -1), axis=1) > 0
     cube = np.clip(cube[keep], 0, None)
-    return cube / cube.max(), SpectralAxis.build(centres[keep], nominal=not known)
+    return cube / (scale or cube.max()), SpectralAxis.build(centres[keep], nominal=not known)
 
 
 def aviris(data: Path, folder: Path, name: str) -> Case:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 Report = Callable[[str, float, str], None]
 """Called with a stage, its share done (0 to 1) and a few words."""
 
-_STACK = ("numpy", "scipy", "rasterio", "torch")  # whose versions decide the last bits
+STACK = ("numpy", "scipy", "rasterio", "torch")  # whose versions decide the last bits
 _TILE = 512  # MSI pixels
 _MIN_SHIFT = 0.1  # HSI pixels below which a shift is left to the PSF's phase
 _MIN_EXPLAINED = 0.6  # share of the HSI's leading components below which a pair is suspect
@@ -90,7 +90,6 @@ class Job:
         Its scene lies on the corrected grid.
     choice : Choice
     fitted : Fitted
-    response : Response
     plan : TilePlan
     level : float
         99.9th percentile of the HSI, for the encoding.
@@ -102,7 +101,6 @@ class Job:
     draft: Draft
     choice: Choice
     fitted: Fitted
-    response: Response
     plan: TilePlan
     level: float
     notes: dict[str, Any]
@@ -228,7 +226,7 @@ def _prepare(draft: Draft, report: Report, keep_model: Path | None) -> Job:
     notes = _notes(draft, choice, fitted, response, plan, networks.facts(choice.method))
     report("fit", 1.0, choice.method.name)
     return Job(
-        draft, choice, fitted, response, plan, float(np.percentile(spectra, 99.9)), notes, tuple(warnings)
+        draft, choice, fitted, plan, float(np.percentile(spectra, 99.9)), notes, tuple(warnings)
     )
 
 
@@ -278,7 +276,7 @@ def _notes(
     grid = scene.grid
     return {
         "software": f"csakd_geo {__version__}",
-        "versions": {name: version(name) for name in _STACK},
+        "versions": {name: version(name) for name in STACK},
         "method": choice.method.name,
         "method_reason": choice.reason,
         "model": model,

@@ -43,6 +43,9 @@ class FuseOptions(BaseModel):
     adapt_minutes : float or None
         Train on the pair for that long; 0 trains nothing. None trains, for 3 minutes at most, only
         where ``csakd`` is asked for and no model fits: elsewhere no gain is predicted.
+    unreadable : {"fail", "nodata"}
+        What a part of the output becomes whose input cannot be read: the run fails once everything else
+        is done, or it holds no data there.
     seed : int
     """
 
@@ -63,6 +66,7 @@ class FuseOptions(BaseModel):
     wavelengths: Path | None = None
     shift: Literal["auto", "none"] | tuple[FiniteFloat, FiniteFloat] = "auto"
     adapt_minutes: float | None = Field(default=None, ge=0, le=1440)
+    unreadable: Literal["fail", "nodata"] = "fail"
     seed: int = Field(default=0, ge=0)
 
     @field_validator("shift", "halo", mode="before")

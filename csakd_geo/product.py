@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import rasterio
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
@@ -15,12 +16,15 @@ from csakd_geo.budget import Budget, workers
 from csakd_geo.engine.graph import output_axis, writing_tasks
 from csakd_geo.engine.kernel import output_window
 from csakd_geo.engine.run import run_tasks
-from csakd_geo.engine.store import Store, key_of
-from csakd_geo.errors import OutputError
+from csakd_geo.engine.store import Store
+from csakd_geo.errors import InputError, OutputError
 from csakd_geo.io.cog import RasterSpec, write_cog
-from csakd_geo.io.encoding import choose_encoding
-from csakd_geo.job import Job, Report
+from csakd_geo.io.encoding import Encoding
+from csakd_geo.job import Draft, Job, Report
+from csakd_geo.resume import encoding_of, key_of_request, save_job
 from csakd_geo.threads import one_blas_thread
+
+_REQUEST = "CSAKD_GEO_REQUEST"
 
 
 def check_target(target: Path, *, overwrite: bool, inputs: Sequence[str] = ()) -> None:
@@ -67,7 +71,7 @@ def check_space(target: Path, budget: Budget) -> None:
         )
 
 
-def write_job(job: Job, target: Path, store: Store, *, report: Report) -> int:
+def write_job(job: Job, target: Path, store: Store, *, report: Report, resume: bool = False) -> int:
     """Compute all super-tiles into the store, then finish: one valid COG at the target.
 
     Parameters
@@ -77,6 +81,8 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report) -> int:
     store : Store
         Locked by the caller.
     report : callable
+    resume : bool
+        The job is that of the store, whose super-tiles are kept; else the store is begun anew.
 
     Returns
     -------
@@ -85,26 +91,18 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report) -> int:
 
     Raises
     ------
+    InputError
+        If a part of an input cannot be read; everything else has been computed then.
     OutputError
-        If the disk is full or the target cannot be written; the working folder is removed then.
+        If the disk is full or the target cannot be written. The working folder stays in both cases
+        where it has a super-tile to go on with.
     """
-    scene, plan, bands = job.scene, job.plan, job.draft.bands
-    encoding = choose_encoding(job.draft.options.dtype, source=scene.hsi, p999=job.level)
-    record = {
-        **job.notes,
-        "encoding": encoding.to_dict(),
-        "bands": list(bands),
-        "inputs": [scene.hsi.fingerprint(), scene.msi.fingerprint()],
-    }
-    store.begin({**record, "key": key_of(record)}, job.fitted.to_bytes())
+    scene, bands, encoding = job.scene, job.draft.bands, encoding_of(job)
+    if not resume:
+        save_job(job, store)
+    done = store.done()
     try:
-        tasks = writing_tasks(scene, job.choice.method, job.fitted, plan, bands, encoding, store)
-        name = job.choice.method.name
-        with one_blas_thread():
-            done = run_tasks(
-                tasks, lambda share: report("fuse", share, name), workers=workers(job.choice.method)
-            )
-        clipped = sum(done)
+        clipped = sum(done.values()) + _compute(job, store, encoding, done, report)
         grid = scene.grid
         spec = RasterSpec(
             height=grid.height,
@@ -117,11 +115,54 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report) -> int:
             tags=provenance_tags(job, clipped),
         )
         write_cog(target, spec, _placed(job, store), workdir=store.folder, progress=_finishing(report))
-    except Exception:  # what is left of a failed run is of no use, and the disk may be full of it
-        store.remove()
+    except Exception:
+        if store.count() == 0:
+            store.remove()
         raise
     store.remove()
     return clipped
+
+
+def _compute(
+    job: Job, store: Store, encoding: Encoding, done: Collection[tuple[int, int]], report: Report
+) -> int:
+    """Compute the super-tiles that are not done; returns how many of their values were clipped."""
+    method, total = job.choice.method, len(list(job.plan.supertiles()))
+    tasks = writing_tasks(
+        job.scene,
+        method,
+        job.fitted,
+        job.plan,
+        job.draft.bands,
+        encoding,
+        store,
+        done=done,
+        unreadable=job.draft.options.unreadable,
+    )
+
+    def tell(share: float) -> None:
+        report("fuse", (len(done) + share * len(tasks)) / total, method.name)
+
+    with one_blas_thread():
+        written = run_tasks(tasks, tell, workers=workers(method))
+    failures = [found.failure for found in written if found.failure is not None]
+    if failures and job.draft.options.unreadable == "fail":
+        raise InputError(
+            f"{len(failures)} of {total} parts of the scene could not be read, the rest is done: {failures[0]} "
+            "(--unreadable nodata leaves such parts empty.)"
+        )
+    return sum(found.clipped for found in written)
+
+
+def is_finished(target: Path, draft: Draft) -> bool:
+    """Whether the target is a product of the same request."""
+    if not target.is_file():
+        return False
+    try:
+        with rasterio.open(target) as src:
+            return bool(src.tags().get(_REQUEST) == key_of_request(draft))
+    except rasterio.errors.RasterioIOError:
+        return False
 
 
 def _placed(job: Job, store: Store) -> Iterator[tuple[int, int, NDArray[Any]]]:
@@ -145,7 +186,7 @@ def _finishing(report: Report) -> Callable[[str, float], None]:
 
 def provenance_tags(job: Job, clipped: int) -> dict[str, str]:
     """Tags of the output file: one readable value per fact, nested ones as JSON."""
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = {_REQUEST: key_of_request(job.draft)}
     for name, value in {**job.notes, "clipped_values": clipped, "warnings": list(job.warnings)}.items():
         text = value if isinstance(value, str) else json.dumps(value)
         tags[f"CSAKD_GEO_{name.upper()}"] = text

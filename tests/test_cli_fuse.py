@@ -460,10 +460,12 @@ def test_ctrl_c_leaves_the_target_and_says_how_to_go_on(
     said = [line for line in stderr.splitlines() if not line.startswith("{")]
     assert len(said) == 1, stderr
     assert said[0].startswith("Error: Stopped on request;")
-    assert "run the same command again" in said[0]
+    assert "--resume goes on with them" in said[0]
     assert target.read_bytes() == OLD
     assert {p.name for p in target.parent.iterdir()} == {"fused.tif", "fused.tif.part"}
-    again = call(pair.hsi, pair.msi, "-o", target, "--overwrite", *FAST)
+    again = call(
+        pair.hsi, pair.msi, "-o", target, "--overwrite", "--resume", *FAST, "--tile", 16, "--supertile", 16
+    )
     assert again.exit_code == 0, again.stderr
     assert {p.name for p in target.parent.iterdir()} == {"fused.tif"}
     with rasterio.open(target) as src:

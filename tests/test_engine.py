@@ -20,7 +20,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
-from csakd_geo.engine.graph import all_bands, lazy_cube, output_axis, writing_tasks
+from csakd_geo.engine.graph import Written, all_bands, lazy_cube, output_axis, writing_tasks
 from csakd_geo.engine.halo import measure_halo
 from csakd_geo.engine.kernel import fuse_supertile, output_window
 from csakd_geo.engine.run import run_tasks
@@ -514,17 +514,17 @@ def test_blas_limit_outlives_the_first_thread_to_leave_and_not_the_last() -> Non
 def test_store_keeps_whole_supertiles_only(tmp_path: Path) -> None:
     store = Store(tmp_path / "fused.tif")
     store.begin({"b": 1, "a": [1.5]}, b"fit")
-    assert store.done() == set()
+    assert store.done() == {}
     value = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     store.put(Window(32, 0, 3, 4), value)
     (store.tiles / "0_0.tmp").write_bytes(b"half")
-    assert store.done() == {(32, 0)}
+    assert store.done() == {(32, 0): 0}
     ((area, found),) = store.blocks([Window(32, 0, 3, 4)])
     assert area == Window(32, 0, 3, 4)
     np.testing.assert_array_equal(found, value)
     assert (store.folder / "fitted.npz").read_bytes() == b"fit"
     store.begin({"a": 2}, b"other")
-    assert store.done() == set()
+    assert store.done() == {}
     store.remove()
     assert list(tmp_path.iterdir()) == []
 
@@ -613,7 +613,7 @@ def test_writing_tasks_are_two_per_supertile_at_most(pair: made.Pair, tmp_path: 
     keys = {key for task in tasks for key in dict(task.__dask_graph__())}
     assert len(keys) <= 2 * len(tasks) + 2
     shares: list[float] = []
-    assert run_tasks(tasks, shares.append, workers=2) == [0] * 16
+    assert run_tasks(tasks, shares.append, workers=2) == [Written()] * 16
     assert (shares[0], shares[-1]) == (0, 1)
     assert shares == sorted(shares)
     assert len(store.done()) == 16

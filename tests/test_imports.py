@@ -45,6 +45,7 @@ ORDER = (
     "choose",
     "adapt",
     "job",
+    "resume",
     "product",
     "simulate",
     "sample",

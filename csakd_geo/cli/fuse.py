@@ -14,6 +14,7 @@ from csakd_geo.cli.progress import Reporter
 from csakd_geo.errors import CsakdGeoError, InputError, OutputError
 
 if TYPE_CHECKING:
+    from csakd_geo.engine.store import Store
     from csakd_geo.job import Draft, Job
 
 _CLIPPED = 1e-3  # share of clipped values that is worth a warning
@@ -71,7 +72,15 @@ def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int
 )
 @click.option("--seed", type=int, help="Of everything random (default 0).")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file with the same options.")
+@click.option(
+    "--unreadable",
+    type=click.Choice(["fail", "nodata"]),
+    help="Where an input cannot be read: fail once everything else is done (default), or leave no data.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+@click.option(
+    "--resume", is_flag=True, help="Go on with a run that was stopped; starts afresh if there is none."
+)
 @click.option("--quicklook", is_flag=True, help="Also draw a PNG of HSI, MSI and fused image.")
 @click.option("--truth", type=click.Path(path_type=str), help="True image: scores and error map.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and what it takes; write nothing.")
@@ -83,6 +92,7 @@ def fuse(
     output: Path,
     config: Path | None,
     overwrite: bool,
+    resume: bool,
     quicklook: bool,
     truth: str | None,
     dry_run: bool,
@@ -95,16 +105,18 @@ def fuse(
     The result has all bands of the HSI on the pixel grid of the MSI, over the area that both
     show, as a Cloud Optimized GeoTIFF with wavelengths.
     """
+    from csakd_geo.engine.store import Store
     from csakd_geo.io import open_source
     from csakd_geo.job import draft_job
     from csakd_geo.options import make_options, read_config
-    from csakd_geo.product import check_target
+    from csakd_geo.product import check_target, is_finished
 
     values = {} if config is None else read_config(config)
-    overwrite, quicklook, dry_run, quiet, log_json = (
+    overwrite, resume, quicklook, dry_run, quiet, log_json = (
         _switch(values, name, on)
         for name, on in {
             "overwrite": overwrite,
+            "resume": resume,
             "quicklook": quicklook,
             "dry_run": dry_run,
             "quiet": quiet,
@@ -118,9 +130,10 @@ def fuse(
     begun = time.monotonic()
     with Reporter(quiet=quiet, as_json=log_json) as report:
         if not dry_run:
-            check_target(output, overwrite=overwrite, inputs=[hsi, msi, *([truth] if truth else [])])
+            inputs = [hsi, msi, *([truth] if truth else [])]
+            check_target(output, overwrite=overwrite or resume, inputs=inputs)
             picture = picture_path(output)
-            if (quicklook or truth) and picture.exists() and not overwrite:
+            if (quicklook or truth) and picture.exists() and not (overwrite or resume):
                 raise OutputError(f"The quicklook '{picture}' exists; give --overwrite to replace it.")
         draft = draft_job(hsi, msi, options)
         if truth is not None:
@@ -130,7 +143,15 @@ def fuse(
             for sentence in draft.warnings:
                 report.warn(sentence)
             return
-        products = run_fusion(draft, output, report, quicklook=quicklook, truth=truth)
+        if resume and is_finished(output, draft):
+            Store(output).remove()  # where the run before was stopped after its last step
+            click.echo(f"fused: {output}  (finished before with the same settings; nothing to do)")
+            return
+        if resume and output.exists() and not overwrite:
+            raise OutputError(
+                f"The output '{output}' exists and was made with other settings; give --overwrite to replace it."
+            )
+        products = run_fusion(draft, output, report, quicklook=quicklook, truth=truth, resume=resume)
     report.event("done", products={kind: str(path) for kind, path, _ in products})
     for kind, path, words in products:
         click.echo(f"{kind}: {path}{words}")
@@ -152,31 +173,34 @@ def picture_path(output: Path) -> Path:
 
 
 def run_fusion(
-    draft: Draft, output: Path, report: Reporter, *, quicklook: bool, truth: str | None
+    draft: Draft,
+    output: Path,
+    report: Reporter,
+    *,
+    quicklook: bool,
+    truth: str | None,
+    resume: bool = False,
 ) -> list[tuple[str, Path, str]]:
     """Fit, compute and write under the output's lock; returns kind, path and remark per product."""
     from csakd_geo.engine.store import Store
     from csakd_geo.job import prepare_job
     from csakd_geo.product import check_space, write_job
+    from csakd_geo.resume import load_job
 
     check_space(output, draft.budget)
     store = Store(output)
     store.lock()
     model = output.with_name(output.stem + ".model.safetensors")
     try:
-        job = prepare_job(draft, report=report, keep_model=model)
+        found = load_job(draft, store) if resume else None
+        job = found or prepare_job(draft, report=report, keep_model=model)
         for sentence in job.warnings:
             report.warn(sentence)
-        clipped = write_job(job, output, store, report=report)
+        clipped = write_job(job, output, store, report=report, resume=found is not None)
     except KeyboardInterrupt as error:
-        kept = (
-            f" and {len(store.done())} finished super-tiles stay in '{store.folder}'"
-            if store.folder.exists()
-            else ""
-        )
-        raise CsakdGeoError(
-            f"Stopped on request; '{output}' is as it was{kept}; run the same command again to start afresh."
-        ) from error
+        raise CsakdGeoError(f"Stopped on request; '{output}' is as it was{_left(store)}.") from error
+    except CsakdGeoError as error:
+        raise type(error)(f"{str(error).rstrip('.')}{_left(store)}.") from error
     finally:
         store.unlock()
     grid = job.scene.grid
@@ -194,6 +218,14 @@ def run_fusion(
     if quicklook or truth:
         products += _pictures(job, output, truth)
     return products
+
+
+def _left(store: Store) -> str:
+    """What a stopped run left, and how to go on."""
+    count = store.count()
+    if count == 0:
+        return ""
+    return f"; {count} finished super-tile{'s' * (count > 1)} stay in '{store.folder}', --resume goes on with them"
 
 
 def _pictures(job: Job, output: Path, truth: str | None) -> list[tuple[str, Path, str]]:

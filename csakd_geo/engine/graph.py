@@ -5,6 +5,8 @@ Two tasks of ours per super-tile at most; scene, method and fit are shared nodes
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import dask.array as da
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from csakd_geo.engine.kernel import fuse_supertile, output_window
 from csakd_geo.engine.scene import Scene
 from csakd_geo.engine.store import Store
+from csakd_geo.errors import InputError
 from csakd_geo.io.encoding import Encoding
 from csakd_geo.methods.base import Fitted, Method
 from csakd_geo.spectral import SpectralAxis
@@ -37,20 +40,12 @@ def all_bands(
     return out
 
 
-def write_supertile(
-    scene: Scene,
-    method: Method,
-    fitted: Fitted,
-    plan: TilePlan,
-    area: Window,
-    bands: tuple[int, ...],
-    encoding: Encoding,
-    store: Store,
-) -> int:
-    """Fuse, encode and keep one super-tile; returns how many values were clipped."""
-    encoded, clipped = encoding.encode(all_bands(scene, method, fitted, plan, area, bands))
-    store.put(area, encoded)
-    return clipped
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of one super-tile: how many values were clipped, or why its input could not be read."""
+
+    clipped: int = 0
+    failure: str | None = None
 
 
 def writing_tasks(
@@ -61,21 +56,50 @@ def writing_tasks(
     bands: tuple[int, ...],
     encoding: Encoding,
     store: Store,
+    *,
+    done: Collection[tuple[int, int]] = (),
+    unreadable: str = "fail",
 ) -> list[Delayed]:
-    """One task per super-tile, in lattice order; each returns its number of clipped values."""
+    """One task per super-tile that is not done, in lattice order; each returns a :class:`Written`.
+
+    Parameters
+    ----------
+    scene, method, fitted, plan, bands, encoding, store
+        What a super-tile is made of, and where it goes.
+    done : collection of (row, column)
+        Super-tiles that are whole.
+    unreadable : {"fail", "nodata"}
+        Whether a super-tile whose input cannot be read is left out or holds no data.
+    """
     shared = delayed((scene, method, fitted, plan), pure=False, traverse=False)
-    task = delayed(_write_shared, pure=False)
-    return [task(shared, area, bands, encoding, store) for area in plan.supertiles()]
+    task = delayed(_write, pure=False)
+    return [
+        task(shared, area, bands, encoding, store, unreadable)
+        for area in plan.supertiles()
+        if (area.row, area.col) not in done
+    ]
 
 
-def _write_shared(
+def _write(
     shared: tuple[Scene, Method, Fitted, TilePlan],
     area: Window,
     bands: tuple[int, ...],
     encoding: Encoding,
     store: Store,
-) -> int:
-    return write_supertile(*shared, area, bands, encoding, store)
+    unreadable: str,
+) -> Written:
+    failure = None
+    try:
+        cube = all_bands(*shared, area, bands)
+    except InputError as error:
+        failure = str(error)
+        if unreadable == "fail":
+            return Written(failure=failure)
+        window = output_window(shared[0], area)
+        cube = np.full((len(bands), window.height, window.width), np.nan, np.float32)
+    encoded, clipped = encoding.encode(cube)
+    store.put(area, encoded, clipped)
+    return Written(clipped, failure)
 
 
 def _fuse_shared(

@@ -9,6 +9,8 @@ from dask.base import compute
 from dask.callbacks import Callback
 from dask.delayed import Delayed
 
+from csakd_geo.engine.graph import Written
+
 
 class _Count(Callback):
     """Counts finished super-tiles."""
@@ -18,18 +20,18 @@ class _Count(Callback):
         self.total, self.count, self.done = total, 0, done
 
     def _posttask(self, key: Any, result: Any, dsk: Any, state: Any, worker_id: Any) -> None:
-        if isinstance(result, int):
+        if isinstance(result, Written):
             self.count += 1
             self.done(min(1.0, self.count / self.total))
 
 
-def run_tasks(tasks: list[Delayed], done: Callable[[float], None], *, workers: int) -> list[int]:
+def run_tasks(tasks: list[Delayed], done: Callable[[float], None], *, workers: int) -> list[Written]:
     """Run all tasks on the machine's threads.
 
     Parameters
     ----------
     tasks : list of Delayed
-        Each returns an int.
+        Of :func:`writing_tasks`.
     done : callable
         Gets the share that is finished.
     workers : int
@@ -37,7 +39,7 @@ def run_tasks(tasks: list[Delayed], done: Callable[[float], None], *, workers: i
 
     Returns
     -------
-    list of int
+    list of Written
     """
     if not tasks:
         return []

@@ -1,8 +1,9 @@
 """OUT.part: the working folder of a run. The listing of its super-tiles is the journal.
 
-Layout: ``plan.json`` (everything that decides the pixels, its hash is the run's key),
-``fitted.npz``, ``tiles/<row>_<col>.npy`` (encoded, one per super-tile, renamed into place when
-whole), ``lock``.
+Layout: ``plan.json`` (everything that decides the pixels), ``fitted.npz`` and
+``tiles/<row>_<col>.npy``, one encoded super-tile each, renamed into place when whole. Behind its
+values a tile has its checksum and how many of them were clipped, so that a run which goes on
+counts only what is whole.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import hashlib
 import json
 import os
 import shutil
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,8 @@ from numpy.typing import NDArray
 from csakd_geo.errors import OutputError
 from csakd_geo.io.failure import plain_errors
 from csakd_geo.tiling import Window
+
+_TAIL = struct.Struct("<IQ")  # checksum of the values, number of clipped ones
 
 
 class Store:
@@ -44,20 +49,43 @@ class Store:
         return self.folder / "tiles"
 
     def begin(self, plan: dict[str, Any], fitted: bytes) -> None:
-        """Lock, remove what an earlier run left, and save the plan.
+        """Remove what an earlier run left, and save the plan; the caller holds the lock.
 
         Raises
         ------
         OutputError
-            If another run holds the lock, or the folder cannot be made.
+            If the folder cannot be made.
         """
         with plain_errors(self.target):
             if self.folder.exists() and not self.folder.is_dir():
                 raise OutputError(f"'{self.folder}' is in the way of the working folder; move it away.")
             shutil.rmtree(self.folder, ignore_errors=True)
             self.tiles.mkdir(parents=True)
-            (self.folder / "fitted.npz").write_bytes(fitted)
+            _write_whole(self.folder / "fitted.npz", fitted)
+            # the plan is written last: where it is, the rest is
+            plan = {**plan, "fitted_sha256": hashlib.sha256(fitted).hexdigest()}
             _write_whole(self.folder / "plan.json", json.dumps(plan, indent=1, sort_keys=True).encode())
+
+    def load(self) -> tuple[dict[str, Any], bytes] | None:
+        """Plan and fit of the run that is here; None where there is none.
+
+        Raises
+        ------
+        OutputError
+            They are damaged.
+        """
+        try:
+            plan: dict[str, Any] = json.loads((self.folder / "plan.json").read_bytes())
+            fitted = (self.folder / "fitted.npz").read_bytes()
+            if plan["fitted_sha256"] != hashlib.sha256(fitted).hexdigest():
+                raise ValueError("the fit is not the one that the plan names")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OutputError(
+                f"The plan in '{self.folder}' is damaged ({error}); run again without --resume to start afresh."
+            ) from error
+        return plan, fitted
 
     def lock(self) -> None:
         """Take the output for this process.
@@ -84,24 +112,43 @@ class Store:
             self._lock.release()
             Path(self._lock.lock_file).unlink(missing_ok=True)
 
-    def put(self, area: Window, encoded: NDArray[Any]) -> None:
+    def put(self, area: Window, encoded: NDArray[Any], clipped: int = 0) -> None:
         """Keep one encoded super-tile, ``(band, y, x)``; it appears when it is whole."""
-        path = self.tiles / f"{area.row}_{area.col}.npy"
+        path = self._path(area.row, area.col)
+        encoded = np.ascontiguousarray(encoded)
         with plain_errors(self.target):
             staged = path.with_suffix(".tmp")
             with staged.open("wb") as stream:
                 np.save(stream, encoded, allow_pickle=False)
+                stream.write(_TAIL.pack(zlib.crc32(encoded.data), clipped))
             os.replace(staged, path)
 
-    def done(self) -> set[tuple[int, int]]:
-        """Row and column of the super-tiles that are whole."""
-        names = (path.stem.split("_") for path in self.tiles.glob("*.npy"))
-        return {(int(row), int(col)) for row, col in names}
+    def done(self) -> dict[tuple[int, int], int]:
+        """Row and column of the super-tiles that are whole, with their clipped values.
+
+        Each is read and checked; one that is damaged is removed, to be computed again.
+        """
+        found: dict[tuple[int, int], int] = {}
+        for path in sorted(self.tiles.glob("*.npy")):
+            row, col = (int(part) for part in path.stem.split("_"))
+            clipped = _checked(path)
+            if clipped is None:
+                path.unlink(missing_ok=True)
+            else:
+                found[row, col] = clipped
+        return found
+
+    def count(self) -> int:
+        """Super-tiles that are here, unchecked."""
+        return len(list(self.tiles.glob("*.npy")))
+
+    def _path(self, row: int, col: int) -> Path:
+        return self.tiles / f"{row}_{col}.npy"
 
     def blocks(self, areas: list[Window]) -> Iterator[tuple[Window, NDArray[Any]]]:
         """All super-tiles in order, read without loading them whole."""
         for area in areas:
-            yield area, np.load(self.tiles / f"{area.row}_{area.col}.npy", mmap_mode="r", allow_pickle=False)
+            yield area, np.load(self._path(area.row, area.col), mmap_mode="r", allow_pickle=False)
 
     def remove(self) -> None:
         """Remove the working folder."""
@@ -111,6 +158,19 @@ class Store:
 def key_of(plan: dict[str, Any]) -> str:
     """Hash of everything that decides the pixels."""
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+
+
+def _checked(path: Path) -> int | None:
+    """Number of clipped values of a tile whose checksum holds, else None."""
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        with path.open("rb") as stream:
+            stream.seek(-_TAIL.size, os.SEEK_END)
+            checksum, clipped = _TAIL.unpack(stream.read(_TAIL.size))
+        whole = path.stat().st_size == values.offset + values.nbytes + _TAIL.size
+        return int(clipped) if whole and zlib.crc32(np.ascontiguousarray(values).data) == checksum else None
+    except (OSError, ValueError, EOFError, struct.error):
+        return None
 
 
 def _write_whole(path: Path, data: bytes) -> None:

@@ -8,6 +8,7 @@ residual, the estimate of its base joins them in the same form.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from csakd_geo.response import Response
 
 if TYPE_CHECKING:
     from csakd_geo.models.attention import AttentionSums
-    from csakd_geo.models.card import ModelCard
+    from csakd_geo.models.card import DomainSubspace, ModelCard
     from csakd_geo.models.checkpoint import Model
 
 FloatArray = NDArray[np.floating]
@@ -33,6 +34,7 @@ FloatArray = NDArray[np.floating]
 _EDGE = 2  # LR pixels on top of the wider of the base's and the network's halo
 _BASES = {CoupledMAP.name: CoupledMAP}
 _OWN = "subspace"  # prefix of a fit's arrays
+_LEAST_SCALE = 0.1  # brightness of a scene over its domain's, at least, and its inverse at most
 
 
 class CSAKD:
@@ -62,8 +64,10 @@ class CSAKD:
         if self.statistics == "scene":
             sums = None
             for block in pair.blocks:
-                hsi, msi, _ = network_inputs(model.card, fitted, block.hsi, block.msi)
-                part = model.network.attention_sums(_tensor(hsi, self.device), _tensor(msi, self.device))
+                seen = network_inputs(model.card, fitted, block.hsi, block.msi)
+                part = model.network.attention_sums(
+                    _tensor(seen.hsi, self.device), _tensor(seen.msi, self.device)
+                )
                 sums = part if sums is None or part is None else sums + part
             if sums is not None:
                 fitted.arrays.update({f"attention.{k}": v for k, v in sums.to_arrays().items()})
@@ -75,16 +79,16 @@ class CSAKD:
 
         model = _load(self.path, self.device)
         anew = self.statistics == "tile"
-        hsi_in, msi_in, base = network_inputs(model.card, fitted, hsi, msi, anew=anew)
+        seen = network_inputs(model.card, fitted, hsi, msi, anew=anew)
         with torch.inference_mode():
             output, _ = model.network(
-                _tensor(hsi_in, self.device),
-                _tensor(msi_in, self.device),
-                base=None if base is None else _tensor(base, self.device),
+                _tensor(seen.hsi, self.device),
+                _tensor(seen.msi, self.device),
+                base=None if seen.base is None else _tensor(seen.base, self.device),
                 statistics=_sums(fitted),
             )
         weight, level = output_map(model.card, fitted, hsi if anew else None)
-        return network_output(weight, level, output[0].float().cpu().numpy())
+        return network_output(weight, level, output[0].float().cpu().numpy(), seen.rest)
 
 
 def _load(path: Path, device: str) -> Model:
@@ -167,7 +171,13 @@ def _mapping(
 ) -> dict[str, NDArray[Any]]:
     """For a model of coefficients: the subspace, and the map from the MSI onto its coordinates."""
     kept = card.network.bands
-    subspace = pair_subspace(pair, response, components=kept) if inner is None else Subspace.of(inner)
+    if card.domain is not None:
+        subspace = domain_subspace(card.domain)
+        _require_same_scale(card.name, subspace, pair)
+    elif inner is None:
+        subspace = pair_subspace(pair, response, components=kept)
+    else:
+        subspace = Subspace.of(inner)
     if len(subspace.deviation) > kept:
         raise ModelError(
             f"Model '{card.name}' sees {kept} coefficients, but its base has "
@@ -178,6 +188,24 @@ def _mapping(
     to_coordinates = regress(pair.msi_spectra(response.psf, margin), targets)
     own = {f"{_OWN}.{name}": array for name, array in subspace.arrays().items()}
     return {"msi_map": to_coordinates.astype(np.float32), **own}
+
+
+def domain_subspace(domain: DomainSubspace) -> Subspace:
+    """The subspace that a card states."""
+    basis, noise = np.array(domain.basis), np.array(domain.noise)
+    inverse = basis.T / np.square(noise)
+    return Subspace(np.array(domain.mean), basis, inverse, np.array(domain.deviation))
+
+
+def _require_same_scale(name: str, subspace: Subspace, pair: Pair) -> None:
+    """Refuse an HSI in other units than those that the domain's subspace is in."""
+    spectra = pair.hsi_spectra()
+    away = float(np.linalg.norm(spectra.mean(1)) / np.linalg.norm(subspace.mean))
+    if not _LEAST_SCALE < away < 1 / _LEAST_SCALE:
+        raise ModelError(
+            f"The HSI is {away:.3g} times as bright as the scenes that model '{name}' was trained on; it may be "
+            "in other units: convert it, or choose a model that is tied to no domain."
+        )
 
 
 def _scaling(card: ModelCard, pair: Pair, response: Response) -> dict[str, NDArray[Any]]:
@@ -195,9 +223,28 @@ def _scaling(card: ModelCard, pair: Pair, response: Response) -> dict[str, NDArr
     }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """What the network sees of a window.
+
+    Parameters
+    ----------
+    hsi : ndarray (K or band, y, x)
+    msi : ndarray (K or msi_band, ry, rx)
+    base : ndarray (K or band, ry, rx) or None
+    rest : ndarray (band, ry, rx) or None
+        What the base has outside the domain's subspace, in the HSI's units; it joins the answer.
+    """
+
+    hsi: FloatArray
+    msi: FloatArray
+    base: FloatArray | None = None
+    rest: FloatArray | None = None
+
+
 def network_inputs(
     card: ModelCard, fitted: Fitted, hsi: FloatArray, msi: FloatArray, *, anew: bool = False
-) -> tuple[FloatArray, FloatArray, FloatArray | None]:
+) -> Inputs:
     """What the network sees of a window.
 
     Parameters
@@ -208,30 +255,29 @@ def network_inputs(
     msi : ndarray (msi_band, ry, rx)
     anew : bool
         Scale a model of bands by this window instead of by the scene.
-
-    Returns
-    -------
-    hsi : ndarray (K or band, y, x)
-    msi : ndarray (K or msi_band, ry, rx)
-    base : ndarray (K, ry, rx) or None
     """
     a, base = fitted.arrays, _base(card)
     inner = None if base is None else fitted.inner(base.name)
     if card.form == "bands":
         slope, shift = _affine(card, fitted, hsi, anew)
         same_units = (msi - a["offset"][:, None, None]) / a["gain"][:, None, None]
-        cubes = [hsi, same_units]
-        if base is not None and inner is not None:
-            cubes.append(base.apply(inner, hsi, msi))
-        seen = [cube * slope + shift for cube in cubes]
-    else:
-        subspace = Subspace.of(fitted.inner(_OWN))
-        cubes = [subspace.project(hsi), predict(a["msi_map"], msi)]
-        if base is not None and inner is not None:
-            cubes.append(base.coordinates(inner, hsi, msi))
-        scale = 1 / subspace.deviation[:, None, None]
-        seen = [_pad(cube * scale, card.network.bands) for cube in cubes]
-    return seen[0], seen[1], seen[2] if len(seen) > 2 else None
+        first = Inputs(hsi * slope + shift, same_units * slope + shift)
+        if base is None or inner is None:
+            return first
+        return replace(first, base=base.apply(inner, hsi, msi) * slope + shift)
+    subspace = Subspace.of(fitted.inner(_OWN))
+
+    def scaled(coordinates: FloatArray) -> FloatArray:
+        return _pad(coordinates / subspace.deviation[:, None, None], card.network.bands)
+
+    first = Inputs(scaled(subspace.project(hsi)), scaled(predict(a["msi_map"], msi)))
+    if base is None or inner is None:
+        return first
+    if card.domain is None:
+        return replace(first, base=scaled(base.coordinates(inner, hsi, msi)))
+    cube = base.apply(inner, hsi, msi)
+    inside = subspace.project(cube)
+    return replace(first, base=scaled(inside), rest=cube - subspace.expand(inside))
 
 
 def output_map(
@@ -260,10 +306,14 @@ def output_map(
     return weight, subspace.mean.astype(np.float32)
 
 
-def network_output(weight: FloatArray, level: FloatArray, output: FloatArray) -> FloatArray:
+def network_output(
+    weight: FloatArray, level: FloatArray, output: FloatArray, rest: FloatArray | None = None
+) -> FloatArray:
     """The network's answer (K or band, y, x) as spectra (band, y, x); see :func:`output_map`."""
     cube = output * weight if weight.ndim == 0 else apply_srf(output, weight)
     cube += level[:, None, None]
+    if rest is not None:
+        cube += rest
     return np.asarray(cube)
 
 

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .attention import AttentionSums
-from .card import ModelCard, Normalisation, TrainingData, check
+from .card import DomainSubspace, ModelCard, Normalisation, TrainingData, check
 from .checkpoint import Model, load_model, read_card, save_model, weights_sha256
 from .config import VARIANTS, NetworkConfig
 from .registry import ModelEntry, bundled_models, find_model, fitting_models, model_folders, user_models
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "VARIANTS",
     "AttentionSums",
+    "DomainSubspace",
     "DualTwoStream",
     "Model",
     "ModelCard",

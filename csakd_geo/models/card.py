@@ -74,13 +74,34 @@ class TrainingData(_Part):
     terms: str | None = None
 
 
+class DomainSubspace(_Part):
+    """The HSI subspace of the scenes that a model was trained on, in their units.
+
+    ``spectrum = mean + basis @ (deviation * coefficient)``; coordinates are the noise-weighted least-squares
+    ones, with `noise` per band. `basis` is (band, K).
+    """
+
+    mean: tuple[float, ...]
+    noise: tuple[Positive, ...]
+    basis: tuple[tuple[float, ...], ...]
+    deviation: tuple[Positive, ...]
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        bands, kept = len(self.mean), len(self.deviation)
+        if len(self.noise) != bands or len(self.basis) != bands or any(len(b) != kept for b in self.basis):
+            raise ValueError("mean, noise, basis and deviation of the domain's subspace do not go together")
+        return self
+
+
 class ModelCard(_Part):
     """Facts about one model; None = not known (an imported file says little).
 
     Wavelengths and FWHM are in nm, `halo` in HSI pixels, `tile` in MSI pixels. `ratio` is one whole
     number or a (least, most) range. In form ``bands`` the network sees the bands themselves; in form
     ``subspace`` it sees `components` coefficients of the pair's own HSI subspace, so it is tied to no
-    band list. `base` names the classical method whose result a residual network refines. `sha256` is
+    band list; with a `domain` they are those of the scenes it was trained on, and the HSI's bands have to
+    be theirs. `base` names the classical method whose result a residual network refines. `sha256` is
     the hash of the weights (`csakd_geo.models.checkpoint.weights_sha256`).
     """
 
@@ -99,6 +120,7 @@ class ModelCard(_Part):
     tile: Whole | None = None
     halo: int = Field(default=8, ge=0)
     base: str | None = None
+    domain: DomainSubspace | None = None
     training: tuple[TrainingData, ...] = ()
     scores: dict[str, JsonValue] = Field(default_factory=dict)
     provenance: dict[str, JsonValue] = Field(default_factory=dict)
@@ -115,15 +137,19 @@ class ModelCard(_Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        network = self.network
+        network, domain = self.network, self.domain
+        if domain is not None and (self.form != "subspace" or len(domain.deviation) != network.bands):
+            raise ValueError("a domain's subspace belongs to a subspace model of as many coefficients")
+        hsi_bands = network.bands if domain is None else len(domain.mean)
         for field, count in (
-            ("hsi_wavelengths", network.bands),
-            ("hsi_fwhm", network.bands),
+            ("hsi_wavelengths", hsi_bands),
+            ("hsi_fwhm", hsi_bands),
             ("msi_wavelengths", network.msi_bands),
             ("msi_fwhm", network.msi_bands),
         ):
             stated = getattr(self, field)
-            if stated is not None and self.form == "subspace":
+            free = self.form == "subspace" and (domain is None or field.startswith("msi"))
+            if stated is not None and free:
                 raise ValueError(f"a subspace model is tied to no band list, but states {field}")
             if stated is not None and len(stated) != count:
                 raise ValueError(f"{field} lists {len(stated)} values for {count} bands")
@@ -139,6 +165,13 @@ class ModelCard(_Part):
     def attention(self) -> Attention:
         """Attention mode of the network."""
         return self.network.attention
+
+    @property
+    def hsi_bands(self) -> int | None:
+        """Number of HSI bands that the model is made for; None where any will do."""
+        if self.form == "bands":
+            return self.network.bands
+        return None if self.domain is None else len(self.domain.mean)
 
     @property
     def components(self) -> int | None:
@@ -203,11 +236,14 @@ def check(card: ModelCard, *, hsi_axis: Axis, msi_axis: Axis, ratio: int) -> lis
                 f"Model {card.name} is made for a ratio of {wanted}, but this pair's is {ratio}; choose "
                 "another model or resample the MSI."
             )
-    if card.form == "bands":
+    if card.hsi_bands is not None:
+        msi_bands = card.network.msi_bands if card.form == "bands" else None
         for kind, axis, count, centres, fwhm in (
-            ("HSI", hsi_axis, card.network.bands, card.hsi_wavelengths, card.hsi_fwhm),
-            ("MSI", msi_axis, card.network.msi_bands, card.msi_wavelengths, card.msi_fwhm),
+            ("HSI", hsi_axis, card.hsi_bands, card.hsi_wavelengths, card.hsi_fwhm),
+            ("MSI", msi_axis, msi_bands, card.msi_wavelengths, card.msi_fwhm),
         ):
+            if count is None:
+                continue
             if axis.size != count:
                 raise ModelError(
                     f"Model {card.name} takes {count} {kind} bands, but this pair has {axis.size} good ones; "

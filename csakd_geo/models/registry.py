@@ -77,8 +77,8 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
 def fitting_models(hsi_axis: Axis, msi_axis: Axis, *, ratio: int) -> list[ModelEntry]:
     """List the models that are known to fit a pair, best first.
 
-    Models made for exactly these bands come first, then models in subspace form; the user's before
-    bundled ones. A model whose card leaves ratio or band centres open is never listed.
+    Models made for exactly these bands come first, then those that take any; the user's before bundled
+    ones. A model whose card leaves ratio or band centres open is never listed.
 
     Parameters
     ----------
@@ -97,8 +97,10 @@ def fitting_models(hsi_axis: Axis, msi_axis: Axis, *, ratio: int) -> list[ModelE
         except ModelError as error:
             _log.warning("A model was passed over. %s", error)
             continue
-        tied = card.hsi_wavelengths is not None and card.msi_wavelengths is not None and stated
-        if card.ratio is None or not (tied or card.form == "subspace"):
+        known = card.hsi_wavelengths is not None and (
+            card.msi_wavelengths is not None or card.form == "subspace"
+        )
+        if card.ratio is None or not (card.hsi_bands is None or (known and stated)):
             continue
         try:
             check(card, hsi_axis=hsi_axis, msi_axis=msi_axis, ratio=ratio)
@@ -106,7 +108,7 @@ def fitting_models(hsi_axis: Axis, msi_axis: Axis, *, ratio: int) -> list[ModelE
             _log.debug("Model %s does not fit: %s", path, error)
             continue
         entries.append(ModelEntry(path, card))
-    return sorted(entries, key=lambda entry: entry.card.form == "subspace")
+    return sorted(entries, key=lambda entry: entry.card.hsi_bands is None)
 
 
 def _models_in(folder: Path) -> list[Path]:

@@ -33,10 +33,12 @@ class Batch:
     usable: Tensor
     weight: Tensor
     level: Tensor
+    rest: Tensor | None = None
 
     def spectra(self, answer: Tensor) -> Tensor:
         """Spectra of an answer; where nothing may be learned they are the truth, so no loss arises."""
-        return torch.where(self.usable, _mix(self.weight, self.level, answer.float()), self.truth)
+        spectra = _mix(self.weight, self.level, answer.float(), self.rest)
+        return torch.where(self.usable, spectra, self.truth)
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
@@ -81,6 +83,8 @@ def draw_batch(
             "truth": example.truth[fine],
             "usable": example.usable[None][coarse].repeat(r, 1).repeat(r, 2),
         }
+        if example.rest is not None:
+            windows["rest"] = example.rest[fine]
         for name, window in windows.items():
             turned = np.rot90(window, quarter, axes=(1, 2))
             crops.setdefault(name, []).append(turned[:, :, ::-1] if mirror else turned)
@@ -89,7 +93,7 @@ def draw_batch(
     }
     weight = example.weight * sign if example.weight.ndim == 2 else example.weight
     maps = torch.from_numpy(np.array(weight)), torch.from_numpy(example.level)
-    reference = _mix(*maps, tensors["reference"])
+    reference = _mix(*maps, tensors["reference"], tensors.get("rest"))
     return Batch(
         hsi=tensors["hsi"],
         msi=tensors["msi"],
@@ -99,12 +103,14 @@ def draw_batch(
         usable=tensors["usable"],
         weight=maps[0],
         level=maps[1],
+        rest=tensors.get("rest"),
     )
 
 
-def _mix(weight: Tensor, level: Tensor, answer: Tensor) -> Tensor:
+def _mix(weight: Tensor, level: Tensor, answer: Tensor, rest: Tensor | None) -> Tensor:
     spectra = torch.einsum("bk,nkyx->nbyx", weight, answer) if weight.ndim == 2 else weight * answer
-    return spectra + level[None, :, None, None]
+    spectra = spectra + level[None, :, None, None]
+    return spectra if rest is None else spectra + rest
 
 
 def _corner(example: Example, side: int, rng: np.random.Generator) -> tuple[int, int]:

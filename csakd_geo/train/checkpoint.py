@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csakd_geo.errors import InputError, ModelError
+from csakd_geo.errors import ModelError
 from csakd_geo.io.failure import plain_errors
 
 if TYPE_CHECKING:
@@ -111,16 +111,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(int(path.name.removeprefix("step-")), weights, optimizers, facts)
 
 
-def require_same(then: Any, now: Any, name: str = "") -> None:
-    """Refuse to go on with other settings (InputError); names the first that differs."""
+def first_difference(then: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:
+    """The first key, dotted, in which two sets of JSON values differ, and its two values."""
     if isinstance(then, dict) and isinstance(now, dict):
         for key in sorted(then.keys() | now.keys()):
-            require_same(then.get(key), now.get(key), f"{name}.{key}" if name else key)
-    elif then != now:
-        raise InputError(
-            f"The run that is to go on was made with {name} = {then!r}, but now it is {now!r}; change it back, "
-            "or choose another output folder."
-        )
+            found = first_difference(then.get(key), now.get(key), f"{name}.{key}" if name else key)
+            if found is not None:
+                return found
+        return None
+    return None if then == now else (name, then, now)
 
 
 def _all(folder: Path) -> list[Path]:

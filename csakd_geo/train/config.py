@@ -178,13 +178,14 @@ class Schedule(_Part):
 class TrainConfig(_Part):
     """Everything that decides the outcome of a run.
 
-    `crop` in HSI pixels; `batch` crops of each of `accumulate` examples make one step.
+    Form ``subspace`` learns on coefficients of each pair's own HSI subspace, ``domain`` on those of the
+    archive's, ``bands`` on the bands themselves. `crop` in HSI pixels; `batch` crops of each of `accumulate` examples make one step.
     """
 
     name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
     output: Path
     data: DataOptions
-    form: Literal["subspace", "bands"] = "subspace"
+    form: Literal["subspace", "domain", "bands"] = "subspace"
     base: Literal["coupled-map"] | None = "coupled-map"
     components: Annotated[int, Field(ge=2, le=64)] = 10
     student: NetworkOptions = NetworkOptions(features=32, growth=16, depths=(0, 2, 2, 1))
@@ -215,8 +216,8 @@ class TrainConfig(_Part):
             raise ValueError(
                 "a model of bands sees one set of MSI bands; name one sensor, or train in subspace form"
             )
-        if self.form == "bands" and self.augment.vnir:
-            raise ValueError("a model of bands sees all of them; leave augment.vnir out")
+        if self.form != "subspace" and self.augment.vnir:
+            raise ValueError(f"a model of form {self.form} sees all bands; leave augment.vnir out")
         if self.data.window < self.crop * max(self.data.ratios):
             raise ValueError(
                 f"a window of {self.data.window} MSI pixels holds no crop of {self.crop} HSI pixels at ratio "

@@ -39,6 +39,8 @@ class Example:
     ratio : int
     usable : ndarray (y, x) bool
         LR pixels that may be learned from (or scored on).
+    rest : ndarray (band, ry, rx) or None
+        What joins the spectra: the base's part outside a domain's subspace, over the scale.
     """
 
     hsi: FloatArray
@@ -50,6 +52,7 @@ class Example:
     level: FloatArray
     ratio: int
     usable: BoolArray
+    rest: FloatArray | None = None
 
 
 def make_examples(
@@ -76,16 +79,13 @@ def make_examples(
     weight, level = output_map(card, fitted)
     examples = []
     for block, truth in zip(pair.blocks, truths, strict=True):
-        hsi, msi, base = (
-            None if x is None else np.ascontiguousarray(x, dtype=np.float32)
-            for x in network_inputs(card, fitted, block.hsi, block.msi)
-        )
-        if hsi is None or msi is None:
-            raise TypeError("network_inputs gives both images")
+        seen = network_inputs(card, fitted, block.hsi, block.msi)
+        hsi = np.ascontiguousarray(seen.hsi, dtype=np.float32)
+        base = None if seen.base is None else np.ascontiguousarray(seen.base, dtype=np.float32)
         examples.append(
             Example(
                 hsi=hsi,
-                msi=msi,
+                msi=np.ascontiguousarray(seen.msi, dtype=np.float32),
                 base=base,
                 reference=upsample(hsi, response.psf) if base is None else base,
                 truth=np.asarray(truth / scale, dtype=np.float32),
@@ -93,6 +93,7 @@ def make_examples(
                 level=np.asarray(level / scale, np.float32),
                 ratio=pair.ratio,
                 usable=block.valid,
+                rest=None if seen.rest is None else np.asarray(seen.rest / scale, np.float32),
             )
         )
     return examples
@@ -106,4 +107,4 @@ def wald_examples(card: ModelCard, pair: Pair, response: Response) -> list[Examp
 
 def expand(example: Example, answer: FloatArray) -> FloatArray:
     """A network's answer (K, y, x) as spectra over the scene's scale (band, y, x)."""
-    return network_output(example.weight, example.level, answer)
+    return network_output(example.weight, example.level, answer, example.rest)

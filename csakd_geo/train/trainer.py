@@ -22,9 +22,9 @@ from csakd_geo.train.archive import Archive
 from csakd_geo.train.batch import draw_batch
 from csakd_geo.train.checkpoint import (
     Checkpoint,
+    first_difference,
     load_checkpoint,
     newest_checkpoint,
-    require_same,
     save_checkpoint,
 )
 from csakd_geo.train.config import NetworkOptions, TrainConfig
@@ -105,7 +105,13 @@ class _Run:
         found = _newest_to_resume(config, resume) if first_process() else newest_checkpoint(self.checkpoints)
         self.checkpoint = load_checkpoint(found) if found is not None and resume else None
         if self.checkpoint is not None:
-            require_same(self.checkpoint.facts["config"], _plain(config))
+            differs = first_difference(self.checkpoint.facts["config"], _plain(config))
+            if differs is not None:
+                name, then, now = differs
+                raise InputError(
+                    f"The run that is to go on was made with {name} = {then!r}, but now it is {now!r}; change it "
+                    "back, or choose another output folder."
+                )
         self.fabric = launch(config)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
