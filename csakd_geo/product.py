@@ -100,6 +100,7 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report, resume: b
     scene, bands, encoding = job.scene, job.draft.bands, encoding_of(job)
     if not resume:
         save_job(job, store)
+    store.tidy()
     done = store.done()
     try:
         clipped = sum(done.values()) + _compute(job, store, encoding, done, report)
@@ -116,7 +117,9 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report, resume: b
         )
         write_cog(target, spec, _placed(job, store), workdir=store.folder, progress=_finishing(report))
     except Exception:
-        if store.count() == 0:
+        if store.count():
+            store.tidy()
+        else:
             store.remove()
         raise
     store.remove()

@@ -21,6 +21,7 @@ from made import coarsen, make_truth, responses, write
 from safetensors.torch import load_file
 
 from csakd_geo.errors import CsakdGeoError, InputError, ModelError
+from csakd_geo.methods.csakd import domain_subspace
 from csakd_geo.models import DualTwoStream, load_model, read_card
 from csakd_geo.train.archive import RasterArchive
 from csakd_geo.train.checkpoint import load_checkpoint, newest_checkpoint
@@ -99,6 +100,8 @@ def same(a: Path, b: Path) -> bool:
 FORMS: dict[str, dict[str, Any]] = {
     "subspace, residual": {},
     "subspace": {"base": None},
+    "domain, residual": {"form": "domain"},
+    "domain": {"form": "domain", "base": None},
     "bands, residual": {"form": "bands"},
     "bands": {"form": "bands", "base": None, "losses": {"relative": False}},
 }
@@ -108,16 +111,19 @@ FORMS: dict[str, dict[str, Any]] = {
 def test_a_run_leaves_models_that_fuse(archive: Path, tmp_path: Path, form: str) -> None:
     result = train(read_train_config(configure(archive, tmp_path / "run", **FORMS[form])))
     card = read_card(result.student)
-    assert card.form == form.split(",")[0]
+    kind = form.split(",")[0]
+    assert card.form == ("bands" if kind == "bands" else "subspace")
+    assert (card.domain is not None) is (kind == "domain")
     assert card.base == ("coupled-map" if "residual" in form else None)
     assert card.ratio == (4, 4)
     assert [t.name for t in card.training] == ["a.tif", "b.tif"]
     assert card.training[0].terms == "made up"
     assert card.scores["held_out_sam"] == pytest.approx(result.best.sam, abs=1e-4)
-    assert (card.hsi_wavelengths is None) is (card.form == "subspace")
-    if card.form == "bands":
+    assert (card.hsi_wavelengths is None) is (kind == "subspace")
+    if kind != "subspace":
+        assert card.hsi_bands == 24
         np.testing.assert_allclose(card.hsi_wavelengths, np.linspace(450, 900, 24), atol=0.01)
-        assert len(card.msi_wavelengths or ()) == 4
+    assert len(card.msi_wavelengths or ()) == (4 if kind == "bands" else 0)
     assert result.steps == 4
     assert result.best.error <= result.start.error
     assert result.teacher is not None
@@ -141,6 +147,35 @@ def test_a_run_leaves_models_that_fuse(archive: Path, tmp_path: Path, form: str)
         base = fuse(hsi, msi, method="coupled-map").values
         assert error < 1.1 * np.sqrt(np.mean((base - cube) ** 2))
     assert np.isfinite(error)
+
+
+def test_a_domain_is_the_archives_own_subspace(archive: Path, tmp_path: Path) -> None:
+    config = read_train_config(configure(archive, tmp_path / "run", form="domain", components=6))
+    learn, _ = open_archives(config)
+    card = make_card(config, config.student, learn)
+    assert card.domain is not None
+    subspace = domain_subspace(card.domain)
+    # five spectra under a varying light: five directions hold nearly everything
+    cube, _ = make_truth(24, 72, 64, seed=0)
+    left = cube - subspace.expand(subspace.project(cube))
+    assert np.sqrt(np.square(left).mean()) < 0.02 * cube.std()
+    np.testing.assert_allclose(subspace.inverse @ subspace.basis, np.eye(6), atol=1e-4)
+    again = make_card(config, config.student, open_archives(config)[0])
+    assert again.domain == card.domain
+
+
+def test_an_hsi_in_other_units_is_refused_by_a_domain(archive: Path, tmp_path: Path) -> None:
+    from csakd_geo.job import fuse
+
+    result = train(read_train_config(configure(archive, tmp_path / "run", form="domain", steps=1)))
+    cube, wavelength = make_truth(24, 72, 64, seed=7)
+    hsi = write(tmp_path / "hsi.tif", 10_000 * coarsen(cube, 4), pixel=40, wavelength=wavelength, fwhm=20)
+    msi = write(tmp_path / "msi.tif", np.tensordot(responses(wavelength), cube, axes=1))
+    with pytest.raises(ModelError, match=r"The HSI is .* times as bright as the scenes that model 'tiny'"):
+        fuse(hsi, msi, model=str(result.student))
+    few = write(tmp_path / "few.tif", coarsen(cube[:20], 4), pixel=40, wavelength=wavelength[:20], fwhm=20)
+    with pytest.raises(ModelError, match="takes 24 HSI bands, but this pair has 20"):
+        fuse(few, msi, model=str(result.student))
 
 
 def test_one_seed_is_one_run_and_another_is_not(archive: Path, tmp_path: Path) -> None:

@@ -150,6 +150,13 @@ class Store:
         for area in areas:
             yield area, np.load(self._path(area.row, area.col), mmap_mode="r", allow_pickle=False)
 
+    def tidy(self) -> None:
+        """Remove what a run that goes on has no use of: half-written tiles and half-finished products."""
+        kept = {self.folder / "plan.json", self.folder / "fitted.npz", self.tiles}
+        for path in (*self.folder.glob("*"), *self.tiles.glob("*.tmp")):
+            if path not in kept and path.is_file():
+                path.unlink(missing_ok=True)
+
     def remove(self) -> None:
         """Remove the working folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
