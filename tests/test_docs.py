@@ -196,3 +196,23 @@ def test_summed_logits_grow_with_the_area_and_cosines_do_not() -> None:
     assert ((growth > 3) & (growth < 5)).all()
     assert sharpest[-1] > 0.9
     assert max(cosine) < 1.2 * min(cosine)
+
+
+def test_the_configurations_shown_are_valid(repo: Path, tmp_path: Path) -> None:
+    """The recipe's file, and what the page on training shows."""
+    from csakd_geo.train.config import read_train_config
+
+    assert read_train_config(repo / "pipelines/distill.yaml").form == "subspace"
+    blocks = re.findall(r"```yaml\n(.*?)```", (repo / "docs/training.md").read_text("utf-8"), re.DOTALL)
+    assert blocks
+    for text in blocks:
+        (tmp_path / "shown.yaml").write_text(text)
+        assert read_train_config(tmp_path / "shown.yaml").data.layout == "official"
+
+
+def test_the_page_on_training_names_every_option(repo: Path) -> None:
+    from csakd_geo.train.config import Augmentation, TrainConfig
+
+    page = (repo / "docs/training.md").read_text("utf-8")
+    known = {*TrainConfig.model_fields, *Augmentation.model_fields}
+    assert {name for name in known if f"`{name}`" not in page and f"{name}:" not in page} == set()

@@ -64,6 +64,7 @@ def model_facts(card: ModelCard, path: Path, *, where: str) -> dict[str, Any]:
         "version": card.version,
         "form": card.form,
         "ratio": card.ratio,
+        "hsi_bands": card.hsi_bands,
         "bands": card.network.bands,
         "msi_bands": card.network.msi_bands,
         "hsi_range": _ends(card.hsi_wavelengths),
@@ -81,8 +82,12 @@ def list_cells(row: dict[str, Any]) -> tuple[str, ...]:
         return row["name"], "", row["note"], "", "", "", "", "", "", row["where"]
     subspace = row["form"] == "subspace"
     ratio = row["ratio"]
-    ranges = ["any" if subspace else spell_range(row[key]) for key in ("hsi_range", "msi_range")]
-    bands = f"{row['bands']} coefficients" if subspace else f"{row['bands']} + {row['msi_bands']}"
+    hsi = "any" if row["hsi_bands"] is None else spell_range(row["hsi_range"])
+    msi = "any" if subspace else spell_range(row["msi_range"])
+    bands = f"{row['hsi_bands']} + {row['msi_bands']}"
+    if subspace:
+        of = "" if row["hsi_bands"] is None else f" of {row['hsi_bands']} bands"
+        bands = f"{row['bands']} coefficients{of}"
     spelt = (
         "not stated"
         if ratio is None
@@ -96,7 +101,8 @@ def list_cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["form"],
         spelt,
         bands,
-        *ranges,
+        hsi,
+        msi,
         row["base"] or "none",
         row["attention"],
         row["where"],
@@ -117,7 +123,11 @@ def card_rows(loaded: Model) -> Iterator[tuple[str, str]]:
         ),
     )
     yield "Fuser", f"{network.fuser}, {_FUSERS[network.fuser]}; attention {attention_of(card)}"
-    if card.form == "subspace":
+    if card.domain is not None:
+        yield "Sees", f"{card.components} coefficients of the subspace of the scenes it was trained on"
+        yield "HSI", f"{card.hsi_bands} bands, {spell_range(card.hsi_wavelengths)}"
+        yield "MSI", "any"
+    elif card.form == "subspace":
         yield "Sees", f"{card.components} coefficients of the pair's own HSI subspace: any bands"
     else:
         yield "HSI", f"{network.bands} bands, {spell_range(card.hsi_wavelengths)}"
