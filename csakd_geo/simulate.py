@@ -104,7 +104,7 @@ def simulate(
         if snr is not None and not math.isfinite(snr):
             raise InputError(f"The {name}'s signal to noise is {snr}; give dB, or leave it out for no noise.")
     axis = source.axis.with_good(find_bad_bands(source))
-    msi_axis, srf, warnings = _responses(msi_sensor, axis, source.name)
+    msi_axis, srf, warnings = sensor_responses(msi_sensor, axis, source.name)
     paths = SimulatedPaths(*_targets(Path(folder), overwrite))
 
     psf = PSF.nominal(ratio)
@@ -188,10 +188,31 @@ def _cropped(source: Source, ratio: int) -> tuple[int, int]:
     return height, width
 
 
-def _responses(
+def sensor_responses(
     name: str, axis: SpectralAxis, cube: str
 ) -> tuple[SpectralAxis, NDArray[np.float64], list[str]]:
-    """Those bands of a sensor that a cube covers, their responses and a sentence on the others."""
+    """Those bands of a sensor that a cube covers, their responses and a sentence on the others.
+
+    Parameters
+    ----------
+    name : str
+        Of the sensor.
+    axis : SpectralAxis
+        The cube's; bad bands cover nothing.
+    cube : str
+        Name of the cube, for messages.
+
+    Returns
+    -------
+    bands : SpectralAxis
+    srf : (msi_band, band) array
+    warnings : list of str
+
+    Raises
+    ------
+    SpectralError
+        The cube has no wavelengths, or covers no band.
+    """
     sensor = get_sensor(name)
     if not np.isfinite(axis.wavelength[axis.good]).any():
         raise SpectralError(

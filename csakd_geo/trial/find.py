@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from csakd_geo.errors import GridError, InputError, SpectralError
+from csakd_geo.errors import GridError, InputError
 from csakd_geo.io import Source, open_source
 from csakd_geo.io.describe import find_bad_bands
 from csakd_geo.io.official import TRUTH, list_tiles
-from csakd_geo.sensors import get_sensor
-from csakd_geo.spectral import gaussian_response
+from csakd_geo.simulate import sensor_responses
 from csakd_geo.trial.scenes import Cube, Scene, Tile, Triple
 
 SNR_HSI, SNR_MSI = 35.0, 40.0
@@ -198,39 +197,22 @@ def _cube(name: str, source: Source, wanted: Wanted, warnings: list[str]) -> Cub
         raise InputError(
             f"Noise of {snr_hsi} dB in the HSI and {snr_msi} dB in the MSI is none; give decibels."
         )
-    r, sensor = wanted.ratio, get_sensor(wanted.msi_sensor)
+    r = wanted.ratio
     if min(source.height, source.width) < r:
         raise GridError(
             f"'{source.name}' has {source.height} x {source.width} pixels, less than one HSI pixel at ratio {r}; "
             "choose a smaller ratio or a larger image."
         )
     axis = source.axis.with_good(find_bad_bands(source))
-    if not np.isfinite(axis.wavelength[axis.good]).any():
-        raise SpectralError(
-            f"'{source.name}' records no wavelengths for its good bands, so the bands of {sensor.name} cannot be "
-            "simulated; put an ENVI header beside it or write wavelength tags."
-        )
-    kept, rows = [], []
-    for band in range(sensor.axis.size):
-        try:
-            rows.append(gaussian_response(sensor.axis.take(band), axis)[0])
-        except SpectralError:  # outside the good bands; named below
-            continue
-        kept.append(band)
-    if not kept:
-        raise SpectralError(
-            f"No band of {sensor.name} lies within the good bands of '{source.name}'; choose another sensor."
-        )
-    if len(kept) < sensor.axis.size:
-        names = ", ".join(sensor.axis.names[b] for b in range(sensor.axis.size) if b not in kept)
-        warnings.append(f"Outside the good bands of '{source.name}', and left out: {names} of {sensor.name}.")
+    bands, srf, left_out = sensor_responses(wanted.msi_sensor, axis, source.name)
+    warnings += left_out
     good = np.flatnonzero(axis.good)
     return Cube(
         name=name,
         source=source,
         bands=tuple(int(b) for b in good),
-        msi_axis=sensor.axis.take(kept),
-        srf=np.stack(rows)[:, good],
+        msi_axis=bands,
+        srf=srf[:, good],
         ratio=r,
         snr_hsi=snr_hsi,
         snr_msi=snr_msi,
