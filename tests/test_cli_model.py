@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.image
 import numpy as np
 import pytest
+import rasterio
+import torch
 from click.testing import CliRunner, Result
-from made import official_model, subspace_model
+from made import coarsen, make_truth, official_model, responses, subspace_model, write
 
 from csakd_geo.cli import main
 from csakd_geo.cli.model_plot import Score, draw_scores
@@ -164,6 +166,47 @@ def test_export_and_verify(imported: Path, tmp_path: Path) -> None:
     assert "cannot be read" in refused("verify", imported, tmp_path / "none.onnx")
     (tmp_path / "junk.onnx").write_text("junk")
     assert "no ONNX file" in refused("verify", imported, tmp_path / "junk.onnx")
+
+
+def test_a_checkpoint_fuses_as_it_is_and_imported(checkpoint: Path, imported: Path, tmp_path: Path) -> None:
+    """The product of the bundle is that of the checkpoint, and what torch says of the same window."""
+    cube = make_truth(14, 48, 48)[0][[k for k in range(14) if k not in (3, 7)]]
+    centres = [450.0 + 40 * k for k in range(14) if k not in (3, 7)]
+    hsi = write(tmp_path / "hsi.tif", coarsen(cube, 4), pixel=40, wavelength=centres, fwhm=10)
+    srf = responses(np.array(centres), (485, 560, 660, 830))
+    msi = write(
+        tmp_path / "msi.tif", np.tensordot(srf, cube, axes=1), wavelength=(485, 560, 660, 830), fwhm=70
+    )
+    found = []
+    for name, model in (("a.tif", checkpoint), ("b.tif", imported)):
+        args = [
+            "fuse",
+            hsi,
+            msi,
+            "-o",
+            tmp_path / name,
+            "--model",
+            model,
+            "--dtype",
+            "float32",
+            "--shift",
+            "none",
+        ]
+        result = CliRunner().invoke(main, list(map(str, args)))
+        assert result.exit_code == 0, result.output
+        assert ("was not checked" in result.stderr) is (model == checkpoint)
+        with rasterio.open(tmp_path / name) as src:
+            found.append(src.read())
+    np.testing.assert_array_equal(*found)
+    coarse = coarsen(cube, 4).astype(np.float32)
+    low, high = np.percentile(coarse, [0.1, 99.9])
+    fine = np.tensordot(srf, cube, axes=1).astype(np.float32)
+    with torch.inference_mode():
+        inputs = [torch.from_numpy(2 * (x - low) / (high - low) - 1)[None].float() for x in (coarse, fine)]
+        answer = load_model(checkpoint).network(*inputs)[0][0].numpy()
+    expected = (answer + 1) / 2 * (high - low) + low
+    # gains and offsets between the sensors are estimated, so the MSI is not fed as it was made
+    assert np.corrcoef(found[0].ravel(), expected.ravel())[0, 1] > 0.98
 
 
 def test_a_result_that_differs_exits_with_1(imported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
