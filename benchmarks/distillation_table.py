@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 
 FORMS = {True: "refining coupled-map", False: "without a base"}
-ORDER = ("reference", "student alone", "with response", "with features", "with both", "teacher")
+ORDER = (
+    "reference",
+    "student alone",
+    "with response",
+    "with features",
+    "with both",
+    "with both, offline",
+    "teacher",
+)
 
 
 def write_docs(rows: list[dict], folder: Path) -> None:
@@ -31,7 +39,8 @@ pixels, 189 to 205 bands). Ratio 4, four Landsat-like bands, MSI noise 40 dB.
 
 All networks of one run see the same crops for {" or ".join(map(str, steps))} steps of 8 crops of 40 x 40 pixels,
 start from the same seed, and are scored with their last weights, so nothing is chosen on what is scored.
-Student: 16 features, grouped; teacher: 32 features, online co-training. The mean over seeds and, after the sign,
+Student: 16 features, grouped; teacher: 32 features, online co-training; "offline": the
+teacher is trained first and frozen. The mean over seeds and, after the sign,
 their standard deviation. "Reference" is what the losses are divided by: `coupled-map` where the network refines
 it, else the cubic interpolation of the HSI.
 
