@@ -46,6 +46,10 @@ class FuseOptions(BaseModel):
     unreadable : {"fail", "nodata"}
         What a part of the output becomes whose input cannot be read: the run fails once everything else
         is done, or it holds no data there.
+    workers : int or None
+        Worker processes on this machine, each with one super-tile at a time; None uses threads.
+    scheduler : str or None
+        Address of a Dask scheduler whose workers compute, such as ``tcp://host:8786``.
     seed : int
     """
 
@@ -67,6 +71,8 @@ class FuseOptions(BaseModel):
     shift: Literal["auto", "none"] | tuple[FiniteFloat, FiniteFloat] = "auto"
     adapt_minutes: float | None = Field(default=None, ge=0, le=1440)
     unreadable: Literal["fail", "nodata"] = "fail"
+    workers: int | None = Field(default=None, ge=1, le=256)
+    scheduler: str | None = Field(default=None, pattern=r"^[a-z]+://.+$")
     seed: int = Field(default=0, ge=0)
 
     @field_validator("shift", "halo", mode="before")

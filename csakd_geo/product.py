@@ -15,7 +15,7 @@ from rasterio.crs import CRS
 from csakd_geo.budget import Budget, workers
 from csakd_geo.engine.graph import output_axis, writing_tasks
 from csakd_geo.engine.kernel import output_window
-from csakd_geo.engine.run import run_tasks
+from csakd_geo.engine.run import Crew, run_tasks
 from csakd_geo.engine.store import Store
 from csakd_geo.errors import InputError, OutputError
 from csakd_geo.io.cog import RasterSpec, write_cog
@@ -130,7 +130,8 @@ def _compute(
     job: Job, store: Store, encoding: Encoding, done: Collection[tuple[int, int]], report: Report
 ) -> int:
     """Compute the super-tiles that are not done; returns how many of their values were clipped."""
-    method, total = job.choice.method, len(list(job.plan.supertiles()))
+    method, options = job.choice.method, job.draft.options
+    total = len(list(job.plan.supertiles()))
     tasks = writing_tasks(
         job.scene,
         method,
@@ -140,16 +141,16 @@ def _compute(
         encoding,
         store,
         done=done,
-        unreadable=job.draft.options.unreadable,
+        unreadable=options.unreadable,
     )
 
     def tell(share: float) -> None:
         report("fuse", (len(done) + share * len(tasks)) / total, method.name)
 
     with one_blas_thread():
-        written = run_tasks(tasks, tell, workers=workers(method))
+        written = run_tasks(tasks, tell, Crew(workers(method), options.workers, options.scheduler))
     failures = [found.failure for found in written if found.failure is not None]
-    if failures and job.draft.options.unreadable == "fail":
+    if failures and options.unreadable == "fail":
         raise InputError(
             f"{len(failures)} of {total} parts of the scene could not be read, the rest is done: {failures[0]} "
             "(--unreadable nodata leaves such parts empty.)"

@@ -30,7 +30,7 @@ from csakd_geo.train.checkpoint import first_difference
 
 def request_of(draft: Draft) -> dict[str, Any]:
     """Everything that was asked for and that decides the pixels, as JSON values."""
-    options = draft.options.model_dump(mode="json", exclude={"unreadable"})
+    options = draft.options.model_dump(mode="json", exclude={"unreadable", "workers", "scheduler"})
     model = None if draft.options.model is None else load_model(find_model(draft.options.model)).sha256
     return {
         "options": options,

@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_info
 from csakd_geo.engine.graph import Written, all_bands, lazy_cube, output_axis, writing_tasks
 from csakd_geo.engine.halo import measure_halo
 from csakd_geo.engine.kernel import fuse_supertile, output_window
-from csakd_geo.engine.run import run_tasks
+from csakd_geo.engine.run import Crew, run_tasks
 from csakd_geo.engine.scene import Scene, open_scene
 from csakd_geo.engine.store import Store, key_of
 from csakd_geo.errors import InputError, OutputError
@@ -613,7 +613,7 @@ def test_writing_tasks_are_two_per_supertile_at_most(pair: made.Pair, tmp_path: 
     keys = {key for task in tasks for key in dict(task.__dask_graph__())}
     assert len(keys) <= 2 * len(tasks) + 2
     shares: list[float] = []
-    assert run_tasks(tasks, shares.append, workers=2) == [Written()] * 16
+    assert run_tasks(tasks, shares.append, Crew(2)) == [Written()] * 16
     assert (shares[0], shares[-1]) == (0, 1)
     assert shares == sorted(shares)
     assert len(store.done()) == 16

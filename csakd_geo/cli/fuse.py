@@ -77,6 +77,8 @@ def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int
     type=click.Choice(["fail", "nodata"]),
     help="Where an input cannot be read: fail once everything else is done (default), or leave no data.",
 )
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes on this machine.")
+@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers compute, tcp://HOST:PORT.")
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 @click.option(
     "--resume", is_flag=True, help="Go on with a run that was stopped; starts afresh if there is none."

@@ -43,6 +43,10 @@ class Store:
         self.folder = target.with_name(target.name + ".part")
         self._lock = FileLock(str(target.with_name(target.name + ".lock")))
 
+    def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
+        """Workers get the place without the lock, which the process that began the run holds."""
+        return Store, (self.target.resolve(),)
+
     @property
     def tiles(self) -> Path:
         """Folder of the super-tiles."""
