@@ -22,7 +22,7 @@ from csakd_geo.budget import Budget, estimate, pick_supertile
 from csakd_geo.choose import Choice, check_names, choose_method
 from csakd_geo.engine.device import pick_device
 from csakd_geo.engine.graph import lazy_cube
-from csakd_geo.engine.halo import measure_halo
+from csakd_geo.engine.halo import find_halo
 from csakd_geo.engine.scene import Scene, open_scene
 from csakd_geo.errors import SpectralError
 from csakd_geo.grid import lay_grid
@@ -217,7 +217,7 @@ def _prepare(draft: Draft, report: Report, keep_model: Path | None) -> Job:
     fitted = choice.method.fit(pair, response, seed=options.seed)
     halo = fitted.halo if options.halo is None else options.halo
     if halo == "auto":
-        halo = measure_halo(choice.method, fitted, pair)
+        halo = find_halo(choice.method, fitted, pair)
     grid = draft.scene.grid
     plan = TilePlan(
         grid.lr_height, grid.lr_width, grid.ratio, draft.tile, draft.supertile, int(halo), options.blend

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
 from csakd_geo.engine.graph import Written, all_bands, lazy_cube, output_axis, writing_tasks
-from csakd_geo.engine.halo import measure_halo
+from csakd_geo.engine.halo import find_halo, measure_halo
 from csakd_geo.engine.kernel import fuse_supertile, output_window
 from csakd_geo.engine.run import Crew, run_tasks
 from csakd_geo.engine.scene import Scene, open_scene
@@ -442,6 +442,29 @@ def test_measured_halo_meets_its_tolerance(name: str, pair: made.Pair, models: P
     assert 0 < halo <= job.fitted.halo
     error = made.relative(assembled(job, cut(job, 64, halo=halo)), whole(job))
     assert error <= 3e-3
+
+
+def test_a_halo_is_measured_once(pair: made.Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: tmp_path)
+    job = prepared(pair.hsi, pair.msi, method="gsa", shift="none")
+    scene, calls = job.scene.sample(), []
+
+    def measure(*args: Any, **kwargs: Any) -> int:
+        calls.append(args)
+        return 4
+
+    monkeypatch.setattr("csakd_geo.engine.halo.measure_halo", measure)
+    assert [find_halo(job.choice.method, job.fitted, scene) for _ in range(3)] == [4, 4, 4]
+    assert len(calls) == 1
+    assert find_halo(job.choice.method, job.fitted, scene, tolerance=1e-2) == 4
+    assert len(calls) == 2
+    for kept in (tmp_path / "halos").iterdir():
+        kept.write_text("junk")
+    assert find_halo(job.choice.method, job.fitted, scene) == 4
+    assert len(calls) == 3
+    in_the_way = next((tmp_path / "halos").iterdir())  # a file where a folder is wanted
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: in_the_way)
+    assert find_halo(job.choice.method, job.fitted, scene) == 4
 
 
 def test_halo_of_a_method_that_is_known_to_need_three() -> None:

@@ -2,14 +2,59 @@
 
 from __future__ import annotations
 
-import numpy as np
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
 
+import numpy as np
+import platformdirs
+
+from csakd_geo._version import __version__
+from csakd_geo.engine.store import key_of
 from csakd_geo.methods.base import Fitted, Method
 from csakd_geo.pair import Pair
 
 TOLERANCE = 1e-5
 _CORE = 8  # LR cells per side of the patch that is compared
 _STEPS = (2, 3, 4, 6, 8, 10, 12, 16, 20, 24)
+
+
+def find_halo(method: Method, fitted: Fitted, pair: Pair, *, tolerance: float = TOLERANCE) -> int:
+    """The halo of :func:`measure_halo`, measured once and kept in the user's cache.
+
+    What it depends on is the key: method, model, ratio, PSF to a tenth of an HSI pixel, tolerance and
+    version. A cache that cannot be read or written only costs the measurement.
+    """
+    psf = fitted.psf
+    key = key_of(
+        {
+            "method": method.name,
+            "model": _digest(method),
+            "ratio": psf.ratio,
+            "psf": [round(v / psf.ratio, 1) for v in (psf.fwhm, abs(psf.dy), abs(psf.dx))],
+            "stated": fitted.halo,
+            "tolerance": tolerance,
+            "version": __version__,
+        }
+    )
+    path = platformdirs.user_cache_path("csakd-geo", appauthor=False) / "halos" / key
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        found = measure_halo(method, fitted, pair, tolerance=tolerance)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged = path.with_name(f"{key}.{os.getpid()}")
+        staged.write_text(str(found), encoding="ascii")
+        os.replace(staged, path)
+    return found
+
+
+def _digest(method: Method) -> str | None:
+    """Hash of a model's file; None for a classical method."""
+    path = getattr(method, "path", None)
+    return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def measure_halo(method: Method, fitted: Fitted, pair: Pair, *, tolerance: float = TOLERANCE) -> int:
