@@ -30,6 +30,8 @@ class FuseOptions(BaseModel):
     blend : {"crop", "linear", "hann"}
     statistics : {"scene", "tile"}
     dtype : {"int16", "float32"}
+    format : {"cog", "zarr", "zarr2", "netcdf", "envi"} or None
+        Of the file or folder that is written; None takes it from the name's suffix.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     aoi : Path or None
@@ -64,6 +66,7 @@ class FuseOptions(BaseModel):
     blend: Blend = "crop"
     statistics: Literal["scene", "tile"] = "scene"
     dtype: Literal["int16", "float32"] = "int16"
+    format: Literal["cog", "zarr", "zarr2", "netcdf", "envi"] | None = None
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     aoi: Path | None = None
     bands: str | None = None

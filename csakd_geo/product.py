@@ -1,4 +1,4 @@
-"""From a prepared job to a file: the target's checks, the super-tiles, the COG and its tags."""
+"""From a prepared job to a product: the target's checks, the super-tiles, the file or folder and its tags."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import rasterio
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
@@ -18,8 +17,10 @@ from csakd_geo.engine.kernel import output_window
 from csakd_geo.engine.run import Crew, run_tasks
 from csakd_geo.engine.store import Store
 from csakd_geo.errors import InputError, OutputError
-from csakd_geo.io.cog import RasterSpec, write_cog
+from csakd_geo.io.cog import RasterSpec
+from csakd_geo.io.cube import is_store
 from csakd_geo.io.encoding import Encoding
+from csakd_geo.io.formats import Format, find_format
 from csakd_geo.job import Draft, Job, Report
 from csakd_geo.resume import encoding_of, key_of_request, save_job
 from csakd_geo.threads import one_blas_thread
@@ -27,7 +28,9 @@ from csakd_geo.threads import one_blas_thread
 _REQUEST = "CSAKD_GEO_REQUEST"
 
 
-def check_target(target: Path, *, overwrite: bool, inputs: Sequence[str] = ()) -> None:
+def check_target(
+    target: Path, *, overwrite: bool, inputs: Sequence[str] = (), format: str | None = None
+) -> Format:
     """Refuse a target that cannot or must not be written, before any work.
 
     Parameters
@@ -37,23 +40,42 @@ def check_target(target: Path, *, overwrite: bool, inputs: Sequence[str] = ()) -
         Whether it may exist.
     inputs : sequence of str
         What it must not be, whatever ``overwrite`` says.
+    format : str, optional
+        Name of the format; by default the suffix says which.
+
+    Returns
+    -------
+    Format
 
     Raises
     ------
     OutputError
     """
-    if target.is_dir():
+    if target.is_dir() and format is None and not is_store(target):
         raise OutputError(
             f"The output '{target}' is a folder; give a file name such as {target / 'fused.tif'}."
         )
-    if target.suffix.lower() not in (".tif", ".tiff"):
-        raise OutputError(f"The output '{target.name}' must end in .tif or .tiff.")
-    if any(Path(path).exists() and target.exists() and target.samefile(path) for path in inputs):
-        raise OutputError(f"The output '{target}' is one of the inputs; choose another name.")
-    if target.exists() and not overwrite:
-        raise OutputError(f"The output '{target}' exists; give --overwrite to replace it.")
+    found = find_format(target, format)
+    if target.is_dir() and not (found.folder and is_store(target)):
+        expected = "a Zarr store" if found.folder else "a file"
+        raise OutputError(f"The output '{target}' is a folder, not {expected}; choose another name.")
+    written = found.files(target)
+    if len(set(written)) < len(written):
+        raise OutputError(f"The output '{target}' would be its own header; choose another suffix.")
+    kept = [path for name in inputs for path in _files_of(Path(name))]
+    for path in (path for path in written if path.exists()):
+        if any(path.samefile(other) or path in other.resolve().parents for other in kept):
+            raise OutputError(f"The output '{path}' is one of the inputs; choose another name.")
+        if not overwrite:
+            raise OutputError(f"The output '{path}' exists; give --overwrite to replace it.")
     if not target.parent.is_dir():
         raise OutputError(f"The folder '{target.parent}' of the output does not exist; make it first.")
+    return found
+
+
+def _files_of(source: Path) -> list[Path]:
+    """An input and the header beside it, where they are."""
+    return [path for path in (source, source.with_suffix(".hdr")) if path.exists()] if source.name else []
 
 
 def check_space(target: Path, budget: Budget) -> None:
@@ -72,7 +94,7 @@ def check_space(target: Path, budget: Budget) -> None:
 
 
 def write_job(job: Job, target: Path, store: Store, *, report: Report, resume: bool = False) -> int:
-    """Compute all super-tiles into the store, then finish: one valid COG at the target.
+    """Compute all super-tiles into the store, then finish: one valid product at the target.
 
     Parameters
     ----------
@@ -98,6 +120,7 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report, resume: b
         where it has a super-tile to go on with.
     """
     scene, bands, encoding = job.scene, job.draft.bands, encoding_of(job)
+    form = find_format(target, job.draft.options.format)
     if not resume:
         save_job(job, store)
     store.tidy()
@@ -115,7 +138,7 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report, resume: b
             units=scene.hsi.units,
             tags=provenance_tags(job, clipped),
         )
-        write_cog(target, spec, _placed(job, store), workdir=store.folder, progress=_finishing(report))
+        form.write(target, spec, _placed(job, store), workdir=store.folder, progress=_finishing(report, form))
     except Exception:
         if store.count():
             store.tidy()
@@ -160,13 +183,8 @@ def _compute(
 
 def is_finished(target: Path, draft: Draft) -> bool:
     """Whether the target is a product of the same request."""
-    if not target.is_file():
-        return False
-    try:
-        with rasterio.open(target) as src:
-            return bool(src.tags().get(_REQUEST) == key_of_request(draft))
-    except rasterio.errors.RasterioIOError:
-        return False
+    found = find_format(target, draft.options.format).tags(target).get(_REQUEST)
+    return found is not None and found == key_of_request(draft)
 
 
 def _placed(job: Job, store: Store) -> Iterator[tuple[int, int, NDArray[Any]]]:
@@ -177,8 +195,8 @@ def _placed(job: Job, store: Store) -> Iterator[tuple[int, int, NDArray[Any]]]:
             yield window.row - grid.top, window.col - grid.left, encoded
 
 
-def _finishing(report: Report) -> Callable[[str, float], None]:
-    starts = {"write": 0.0, "overviews": 0.4, "copy": 0.6, "validate": 0.95}
+def _finishing(report: Report, form: Format) -> Callable[[str, float], None]:
+    starts = dict(form.stages)
     order = [*starts.values(), 1.0]
 
     def progress(stage: str, share: float) -> None:

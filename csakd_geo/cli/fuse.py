@@ -44,7 +44,7 @@ def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int
 @click.command()
 @click.argument("hsi", type=click.Path(path_type=str))
 @click.argument("msi", type=click.Path(path_type=str))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="GeoTIFF to write.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="What to write.")
 @click.option("--model", help="Name or file of a CSAKD model; the ratio comes from the pair.")
 @click.option("--method", help="auto (default), csakd or a classical method: see 'csakd-geo methods'.")
 @click.option("--ratio", type=int, help="HSI pixel over MSI pixel; by default from the files.")
@@ -54,6 +54,11 @@ def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int
 @click.option("--blend", type=click.Choice(["crop", "linear", "hann"]), help="How tiles meet.")
 @click.option("--statistics", type=click.Choice(["scene", "tile"]), help="Attention and scaling from where.")
 @click.option("--dtype", type=click.Choice(["int16", "float32"]), help="Stored type (default int16).")
+@click.option(
+    "--format",
+    type=click.Choice(["cog", "zarr", "zarr2", "netcdf", "envi"]),
+    help="By default that of the output's suffix: .tif, .zarr, .nc, .img or .dat (ENVI); zarr2 is for GDAL and QGIS.",
+)
 @click.option("--device", help="auto (default), cpu, cuda or cuda:N.")
 @click.option("--aoi", type=click.Path(path_type=Path), help="Vector file whose polygons bound the output.")
 @click.option("--bands", help="HSI bands to write, such as 1-50,450-680nm.")
@@ -105,10 +110,11 @@ def fuse(
     """Fuse the hyperspectral image HSI with the multispectral image MSI.
 
     The result has all bands of the HSI on the pixel grid of the MSI, over the area that both
-    show, as a Cloud Optimized GeoTIFF with wavelengths.
+    show, with wavelengths: a Cloud Optimized GeoTIFF, Zarr, NetCDF or ENVI.
     """
     from csakd_geo.engine.store import Store
     from csakd_geo.io import open_source
+    from csakd_geo.io.formats import find_format
     from csakd_geo.job import draft_job
     from csakd_geo.options import make_options, read_config
     from csakd_geo.product import check_target, is_finished
@@ -133,10 +139,12 @@ def fuse(
     with Reporter(quiet=quiet, as_json=log_json) as report:
         if not dry_run:
             inputs = [hsi, msi, *([truth] if truth else [])]
-            check_target(output, overwrite=overwrite or resume, inputs=inputs)
+            check_target(output, overwrite=overwrite or resume, inputs=inputs, format=options.format)
             picture = picture_path(output)
             if (quicklook or truth) and picture.exists() and not (overwrite or resume):
                 raise OutputError(f"The quicklook '{picture}' exists; give --overwrite to replace it.")
+        # a run that is resumed was asked for the same format, whether by name or by suffix
+        options = options.model_copy(update={"format": find_format(output, options.format).name})
         draft = draft_job(hsi, msi, options)
         if truth is not None:
             open_source(truth)  # a wrong name is said now, not after the work
@@ -275,7 +283,10 @@ def plan_rows(draft: Draft, output: Path) -> list[tuple[str, str]]:
         ("HSI", f"{scene.hsi.name}: {scene.hsi.axis.size} bands ({bad} unusable), {how}"),
         ("MSI", f"{scene.msi.name}: {scene.msi.axis.size} bands"),
         ("Ratio", str(g.ratio)),
-        ("Output", f"{output}: {g.height} x {g.width} pixels, {len(draft.bands)} bands, {options.dtype}"),
+        (
+            "Output",
+            f"{output}: {g.height} x {g.width} pixels, {len(draft.bands)} bands, {options.dtype}, {options.format}",
+        ),
         ("Method", method),
         (
             "Tiles",

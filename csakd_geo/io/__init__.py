@@ -15,6 +15,8 @@ from csakd_geo.io.source import Source
 if TYPE_CHECKING:
     import xarray as xr
 
+    from csakd_geo.io.cube import CubeSource
+    from csakd_geo.io.raster import RasterSource
     from csakd_geo.spectral import SpectralAxis
 
 __all__ = ["Source", "open_source"]
@@ -28,8 +30,9 @@ def open_source(
     Parameters
     ----------
     image : Path, str or xarray.DataArray
-        A local raster, an ``http(s)://`` or ``s3://`` address, any GDAL path such as ``/vsizip/...``, or a
-        DataArray ``(band, y, x)``.
+        A local raster, a Zarr store, an ``http(s)://`` or ``s3://`` address, any GDAL path such as
+        ``/vsizip/...``, or a DataArray ``(band, y, x)``. Zarr, and NetCDF-4 with a CF grid mapping, are read
+        through xarray, all else through GDAL.
     name : str, optional
         For messages; the file's name by default.
     axis : SpectralAxis, optional
@@ -44,11 +47,8 @@ def open_source(
     """
     source: Source
     if isinstance(image, (str, Path)):
-        from csakd_geo.io.raster import RasterSource
-
-        _check_path(str(image))
-        raster = RasterSource.open(image, name=name)
-        source = raster if axis is None else replace(raster, axis=_fitting(axis, raster))
+        found = _open_path(image, name)
+        source = found if axis is None else replace(found, axis=_fitting(axis, found))
     else:
         import xarray as xr
 
@@ -59,6 +59,19 @@ def open_source(
         array = ArraySource.open(image, name=name)
         source = array if axis is None else replace(array, axis=_fitting(axis, array))
     return source
+
+
+def _open_path(image: Path | str, name: str | None) -> RasterSource | CubeSource:
+    path = Path(image)
+    if path.suffix.lower() == ".nc" or path.is_dir():
+        from csakd_geo.io.cube import CubeSource, find_cube, is_store
+
+        if is_store(path) or (path.is_file() and find_cube(path) is not None):
+            return CubeSource.open_path(path, name=name)
+    from csakd_geo.io.raster import RasterSource
+
+    _check_path(str(image))
+    return RasterSource.open(image, name=name)
 
 
 def _fitting(axis: SpectralAxis, source: Source) -> SpectralAxis:

@@ -32,6 +32,7 @@ from rio_cogeo.cogeo import cog_validate
 from csakd_geo.errors import OutputError
 from csakd_geo.io.encoding import Encoding
 from csakd_geo.io.failure import plain_errors
+from csakd_geo.io.mosaic import check_block
 from csakd_geo.spectral import SpectralAxis, band_tags
 
 #: Called with the stage ("write", "overviews", "copy", "validate") and its share done, 0 to 1.
@@ -189,14 +190,8 @@ def _stage(
         _describe(dst, spec)
         report("write", 0.0)
         for row, col, values in blocks:
-            bands, height, width = values.shape
-            fits = min(row, col) >= 0 and row + height <= spec.height and col + width <= spec.width
-            if bands != spec.axis.size or not fits or values.dtype != np.dtype(spec.encoding.dtype):
-                raise OutputError(
-                    f"A block of {bands} x {height} x {width} {values.dtype} values at row {row}, column {col} "
-                    f"does not fit a product of {spec.axis.size} x {spec.height} x {spec.width} "
-                    f"{spec.encoding.dtype} values."
-                )
+            check_block(spec, row, col, values)
+            _, height, width = values.shape
             dst.write(values, window=Window(col, row, width, height))
             written += height * width
             report("write", min(1.0, written / total))

@@ -1,0 +1,86 @@
+"""Writing one NetCDF-4 file from blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import h5netcdf
+import h5py
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from csakd_geo.errors import OutputError
+from csakd_geo.io.cf import NAME, CFCube
+from csakd_geo.io.cog import Progress, RasterSpec
+from csakd_geo.io.mosaic import Mosaic
+from csakd_geo.io.placing import flush, place, workspace
+
+_LEVEL = 1  # of zlib
+
+
+def write_netcdf(
+    target: Path,
+    spec: RasterSpec,
+    blocks: Iterable[tuple[int, int, NDArray[Any]]],
+    *,
+    workdir: Path,
+    progress: Progress | None = None,
+) -> None:
+    """Write encoded blocks as one NetCDF-4 file that appears at `target` when it is whole and checked.
+
+    Chunks are 16 bands of 256 x 256 pixels, shuffled and compressed with zlib; each is written once and
+    whole. The layout is CF; see `csakd_geo.io.cf`. Parameters and errors are those of
+    `csakd_geo.io.cog.write_cog`.
+    """
+    if target.is_dir():
+        raise OutputError(f"'{target}' is a folder; give the name of a file to write.")
+    with workspace(target, workdir=workdir, needed=spec.nbytes) as folder:
+        ready = folder / "ready.nc"
+        cube = CFCube(Mosaic(spec, blocks))
+        try:
+            cube.dataset().to_netcdf(ready, engine="h5netcdf")
+            _fill(ready, cube, progress)
+        except RuntimeError as error:  # how HDF5 reports a full disk when a file is closed
+            raise OSError(str(error)) from error
+        with xr.open_dataset(ready, engine="h5netcdf", mask_and_scale=False, cache=False) as found:
+            cube.check(found[NAME])
+        if progress is not None:
+            progress("validate", 1.0)
+        flush(ready)
+        place([(ready, target)], aside=folder)
+
+
+def read_tags(target: Path) -> dict[str, str]:
+    """Global attributes that are text; none where there is no NetCDF-4 file."""
+    if not target.is_file() or not h5py.is_hdf5(target):
+        return {}
+    try:
+        with h5netcdf.File(target, "r") as src:
+            return {str(name): value for name, value in src.attrs.items() if isinstance(value, str)}
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def _fill(path: Path, cube: CFCube, progress: Progress | None) -> None:
+    encoding, total, written = cube.encoding, cube.spec.height * cube.spec.width, 0
+    with h5netcdf.File(path, "a") as dst:
+        variable = dst.create_variable(
+            NAME,
+            ("band", "y", "x"),
+            np.dtype(encoding.dtype),
+            fillvalue=np.dtype(encoding.dtype).type(encoding.nodata),
+            chunks=cube.chunks,
+            compression="gzip",
+            compression_opts=_LEVEL,
+            shuffle=True,
+        )
+        variable.attrs.update(cube.attributes())
+        for window in cube.mosaic.windows(*cube.region[1:]):
+            y, x = slice(window.row, window.row + window.height), slice(window.col, window.col + window.width)
+            variable[:, y, x] = cube.values(window)
+            written += window.height * window.width
+            if progress is not None:
+                progress("write", written / total)

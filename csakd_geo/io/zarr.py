@@ -1,0 +1,126 @@
+"""Writing one Zarr store, v3 with shards or v2 without, from blocks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+
+from csakd_geo.errors import OutputError
+from csakd_geo.io.cf import NAME, CFCube
+from csakd_geo.io.cog import Progress, RasterSpec
+from csakd_geo.io.cube import is_store
+from csakd_geo.io.mosaic import Mosaic
+from csakd_geo.io.placing import place, workspace
+
+_LEVEL = 1  # of zstd: the fastest, as in the COG
+
+
+def write_zarr(
+    target: Path,
+    spec: RasterSpec,
+    blocks: Iterable[tuple[int, int, NDArray[Any]]],
+    *,
+    workdir: Path,
+    progress: Progress | None = None,
+) -> None:
+    """Write encoded blocks as one Zarr v3 group that appears at `target` when it is whole and checked.
+
+    Chunks are 16 bands of 256 x 256 pixels, gathered in one shard per super-tile; each shard is written
+    once and whole, because a write of less would read and write it again. The layout is CF; see
+    `csakd_geo.io.cf`. Parameters and errors are those of `csakd_geo.io.cog.write_cog`; the target is a
+    folder, and one that exists is moved aside first and put back if its successor cannot take its place.
+    """
+    _write(target, spec, blocks, workdir, progress, version=3)
+
+
+def write_zarr2(
+    target: Path,
+    spec: RasterSpec,
+    blocks: Iterable[tuple[int, int, NDArray[Any]]],
+    *,
+    workdir: Path,
+    progress: Progress | None = None,
+) -> None:
+    """Write a Zarr v2 group without shards, with consolidated metadata, which GDAL and QGIS read.
+
+    Else as `write_zarr`.
+    """
+    _write(target, spec, blocks, workdir, progress, version=2)
+
+
+def read_tags(target: Path) -> dict[str, str]:
+    """Attributes of a store that are text; none where there is no store."""
+    if not is_store(target):
+        return {}
+    try:
+        attrs = zarr.open(str(target), mode="r").attrs.asdict()
+    except (OSError, ValueError, KeyError):
+        return {}
+    return {str(name): value for name, value in attrs.items() if isinstance(value, str)}
+
+
+def _write(
+    target: Path,
+    spec: RasterSpec,
+    blocks: Iterable[tuple[int, int, NDArray[Any]]],
+    workdir: Path,
+    progress: Progress | None,
+    *,
+    version: Literal[2, 3],
+) -> None:
+    if target.is_dir() and not is_store(target):
+        raise OutputError(f"'{target}' is a folder and no Zarr store; choose another name.")
+    with workspace(target, workdir=workdir, needed=spec.nbytes) as folder:
+        ready = folder / "ready.zarr"
+        cube = CFCube(Mosaic(spec, blocks))
+        array = _begin(ready, cube, version)
+        written, total = 0, spec.height * spec.width
+        for window in cube.mosaic.windows(*cube.region[1:]):
+            y, x = slice(window.row, window.row + window.height), slice(window.col, window.col + window.width)
+            array[:, y, x] = cube.values(window)
+            written += window.height * window.width
+            if progress is not None:
+                progress("write", written / total)
+        with xr.open_zarr(str(ready), chunks=None, mask_and_scale=False, zarr_format=version) as found:
+            cube.check(found[NAME])
+        if progress is not None:
+            progress("validate", 1.0)
+        place([(ready, target)], aside=folder)
+
+
+def _begin(path: Path, cube: CFCube, version: Literal[2, 3]) -> zarr.Array[Any]:
+    """The store with everything but pixels, and its empty array."""
+    import dask.array as da
+
+    dataset, encoding = cube.dataset(), cube.encoding
+    nodata = np.dtype(encoding.dtype).type(encoding.nodata)
+    how: dict[str, Any] = {"chunks": cube.chunks}
+    if version == 3:
+        how |= {"shards": cube.region, "compressors": (ZstdCodec(level=_LEVEL),), "fill_value": nodata}
+    else:
+        how["compressors"] = ({"id": "zstd", "level": _LEVEL},)
+    shape = da.zeros(cube.shape, chunks=cube.region, dtype=encoding.dtype)
+    dataset[NAME] = (("band", "y", "x"), shape, cube.attributes() | {"_FillValue": nodata})
+    with warnings.catch_warnings():
+        # In v3 it is an addition that readers may pass over, and that xarray misses where it is not.
+        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
+        dataset.to_zarr(
+            str(path),
+            mode="w-",
+            compute=False,
+            zarr_format=version,
+            consolidated=True,
+            encoding={NAME: how},
+        )
+    array = zarr.open_group(str(path), mode="r+")[NAME]
+    if not isinstance(array, zarr.Array):
+        raise OutputError(f"'{path}' was not begun as a Zarr array; report this.")
+    return array
