@@ -198,12 +198,12 @@ def tasks(args):
     for seed in range(args.seeds):
         for residual, setting in ((True, "same area"), (True, "another area"), (False, "same area")):
             yield dict(kind="distillation", setting=setting, residual=residual, noise=35.0, seed=seed)
-        for noise in NOISES:
-            yield dict(kind="fuser", setting="same area", residual=True, noise=float(noise), seed=seed)
-    for seed in range(args.seeds):
-        yield dict(kind="distillation", setting="another area", residual=False, noise=35.0, seed=seed)
-        for noise in NOISES:
-            yield dict(kind="fuser", setting="same area", residual=False, noise=float(noise), seed=seed)
+    for residual in (True, False):
+        for seed in range(args.seeds):
+            for noise in NOISES:
+                yield dict(
+                    kind="fuser", setting="same area", residual=residual, noise=float(noise), seed=seed
+                )
 
 
 def main() -> None:
