@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -51,6 +52,10 @@ def check_target(
     ------
     OutputError
     """
+    if re.match(r"\w{2,}:/", target.as_posix()):
+        raise OutputError(
+            f"The output '{target}' is an address; write to a local path and copy it from there."
+        )
     if target.is_dir() and format is None and not is_store(target):
         raise OutputError(
             f"The output '{target}' is a folder; give a file name such as {target / 'fused.tif'}."

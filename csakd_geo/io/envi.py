@@ -12,6 +12,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
+from rasterio.warp import transform
 from rasterio.windows import Window
 
 from csakd_geo.errors import OutputError
@@ -21,7 +22,8 @@ from csakd_geo.io.mosaic import Mosaic
 from csakd_geo.io.placing import flush, place, workspace
 from csakd_geo.spectral import SpectralAxis, band_tags
 
-_STRIP = 256  # rows of a super-tile's worth of pixels at least
+_SHIFT = 1e-3  # of a pixel, that a CRS in other words may move it
+_STRIP = 256  # a strip has at least the pixels of a square of that side
 
 
 def write_envi(
@@ -46,17 +48,18 @@ def write_envi(
         ready = folder / target.name  # the header repeats the name
         mosaic = Mosaic(spec, blocks)
         with rasterio.Env(GDAL_PAM_ENABLED="YES"):
-            _write(ready, mosaic, progress)
+            _describe(ready, spec)
+            _fill(ready, mosaic, progress)
+            flush(ready)
             _check(ready, mosaic)
         if progress is not None:
             progress("validate", 1.0)
         aside = folder / "aside"
         aside.mkdir()
         files = [ready, *sidecars(ready)]
-        for path in files:
+        for path in files[1:]:
             flush(path)
-        places = [target, *sidecars(target)]
-        place(list(zip(files, places, strict=True)), aside=aside)
+        place(list(zip(files, [target, *sidecars(target)], strict=True)), aside=aside)
 
 
 def sidecars(target: Path) -> list[Path]:
@@ -75,11 +78,10 @@ def read_tags(target: Path) -> dict[str, str]:
         return {}
 
 
-def _write(path: Path, mosaic: Mosaic, progress: Progress | None) -> None:
-    spec, encoding = mosaic.spec, mosaic.spec.encoding
-    count, total, written = spec.axis.size, spec.height * spec.width, 0
+def _describe(path: Path, spec: RasterSpec) -> None:
+    """Header, GDAL's file beside it, and an empty raster."""
+    encoding, count = spec.encoding, spec.axis.size
     scale, offset = (v * count if len(v) == 1 else v for v in (encoding.scale, encoding.offset))
-    rows = max(_STRIP * _STRIP // spec.width, mosaic.side**2 // spec.width, 1)
     with rasterio.open(
         path,
         "w",
@@ -93,11 +95,6 @@ def _write(path: Path, mosaic: Mosaic, progress: Progress | None) -> None:
         transform=spec.transform,
         nodata=encoding.nodata,
     ) as dst:
-        for window in mosaic.windows(rows, spec.width):
-            dst.write(mosaic.read(window), window=Window(window.col, window.row, window.width, window.height))
-            written += window.height * window.width
-            if progress is not None:
-                progress("write", written / total)
         if any(v != 1 for v in scale) or any(v != 0 for v in offset):
             dst.scales, dst.offsets = scale, offset
         if spec.units:
@@ -106,6 +103,19 @@ def _write(path: Path, mosaic: Mosaic, progress: Progress | None) -> None:
             dst.set_band_description(k, name)
         dst.update_tags(ns="ENVI", **_header(spec))
         dst.update_tags(**spec.tags)
+
+
+def _fill(path: Path, mosaic: Mosaic, progress: Progress | None) -> None:
+    """Write the pixels, band after band, in strips: GDAL would not say that the disk is full."""
+    spec, itemsize = mosaic.spec, np.dtype(mosaic.spec.encoding.dtype).itemsize
+    rows = max(_STRIP**2 // spec.width, mosaic.side**2 // spec.width, 1)
+    with path.open("r+b") as stream:
+        for window in mosaic.windows(rows, spec.width):
+            for band, plane in enumerate(mosaic.read(window)):
+                stream.seek((band * spec.height + window.row) * spec.width * itemsize)
+                stream.write(plane.data)
+            if progress is not None:
+                progress("write", (window.row + window.height) / spec.height)
 
 
 def _names(axis: SpectralAxis) -> list[str]:
@@ -154,7 +164,7 @@ def _check(path: Path, mosaic: Mosaic) -> None:
         for found, wanted in ((src.scales, encoding.scale), (src.offsets, encoding.offset)):
             if not np.allclose(found, wanted, rtol=1e-12, atol=0):
                 faults.append("scale or offset is lost")
-        if (src.crs is None) != (spec.crs is None) or not src.transform.almost_equals(spec.transform, 1e-6):
+        if not _same_place(src, spec):
             faults.append("its place is lost")
         axis = axis_from_dataset(src)
         known = replace(spec.axis, names=axis.names, nominal=axis.nominal)
@@ -166,3 +176,17 @@ def _check(path: Path, mosaic: Mosaic) -> None:
             faults.append("its band list is lost")
     if faults:
         raise OutputError(f"The file written is not what it should be ({'; '.join(faults)}); report this.")
+
+
+def _same_place(src: rasterio.io.DatasetReader, spec: RasterSpec) -> bool:
+    """Whether transform and CRS are those of the product; a header says a CRS in its own words."""
+    if not src.transform.almost_equals(spec.transform, 1e-9 * max(abs(v) for v in spec.transform[:6])):
+        return False
+    if spec.crs is None or src.crs == spec.crs:
+        return True
+    if src.crs is None:
+        return False
+    t, across, down = spec.transform, spec.width / 2, spec.height / 2
+    x, y = t.c + t.a * across + t.b * down, t.f + t.d * across + t.e * down
+    xs, ys = transform(spec.crs, src.crs, [x], [y])
+    return bool(np.hypot(xs[0] - x, ys[0] - y) < _SHIFT * abs(spec.transform.a))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,7 @@ def write_netcdf(
     with workspace(target, workdir=workdir, needed=spec.nbytes) as folder:
         ready = folder / "ready.nc"
         cube = CFCube(Mosaic(spec, blocks))
-        try:
-            cube.dataset().to_netcdf(ready, engine="h5netcdf")
-            _fill(ready, cube, progress)
-        except RuntimeError as error:  # how HDF5 reports a full disk when a file is closed
-            raise OSError(str(error)) from error
+        _write(ready, cube, progress)
         with xr.open_dataset(ready, engine="h5netcdf", mask_and_scale=False, cache=False) as found:
             cube.check(found[NAME])
         if progress is not None:
@@ -64,23 +61,75 @@ def read_tags(target: Path) -> dict[str, str]:
         return {}
 
 
-def _fill(path: Path, cube: CFCube, progress: Progress | None) -> None:
+class _Disk(io.FileIO):
+    """A file that remembers the first write that failed and takes those that follow for done.
+
+    HDF5 writes again whatever it could not, until its last object is gone, and complains each time.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        size = memoryview(data).nbytes
+        if self.failure is None:
+            try:
+                rest = memoryview(data).cast("B")
+                while rest:
+                    rest = rest[super().write(rest) or 0 :]
+            except OSError as error:
+                self.failure = error
+        return size
+
+    def check(self) -> None:
+        """Raise what failed.
+
+        Raises
+        ------
+        OSError
+        """
+        if self.failure is not None:
+            raise self.failure
+
+
+def _write(path: Path, cube: CFCube, progress: Progress | None) -> None:
+    with _Disk(path, "w+b") as disk:
+        try:
+            with h5netcdf.File(disk, "w") as dst:
+                _describe(dst, cube.dataset())
+                _fill(dst, cube, disk, progress)
+        except (OSError, RuntimeError, ValueError):
+            disk.check()  # before what HDF5 made of it
+            raise
+        disk.check()
+
+
+def _describe(dst: h5netcdf.File, dataset: xr.Dataset) -> None:
+    """Everything but the pixels."""
+    dst.dimensions = dict(dataset.sizes)
+    dst.attrs.update(dataset.attrs)
+    for name, variable in dataset.variables.items():
+        made = dst.create_variable(str(name), variable.dims, variable.dtype, data=variable.values)
+        made.attrs.update(variable.attrs)
+
+
+def _fill(dst: h5netcdf.File, cube: CFCube, disk: _Disk, progress: Progress | None) -> None:
     encoding, total, written = cube.encoding, cube.spec.height * cube.spec.width, 0
-    with h5netcdf.File(path, "a") as dst:
-        variable = dst.create_variable(
-            NAME,
-            ("band", "y", "x"),
-            np.dtype(encoding.dtype),
-            fillvalue=np.dtype(encoding.dtype).type(encoding.nodata),
-            chunks=cube.chunks,
-            compression="gzip",
-            compression_opts=_LEVEL,
-            shuffle=True,
-        )
-        variable.attrs.update(cube.attributes())
-        for window in cube.mosaic.windows(*cube.region[1:]):
-            y, x = slice(window.row, window.row + window.height), slice(window.col, window.col + window.width)
-            variable[:, y, x] = cube.values(window)
-            written += window.height * window.width
-            if progress is not None:
-                progress("write", written / total)
+    kind = np.dtype(encoding.dtype)
+    variable = dst.create_variable(
+        NAME,
+        ("band", "y", "x"),
+        kind,
+        fillvalue=kind.type(encoding.nodata),
+        chunks=cube.chunks,
+        compression="gzip",
+        compression_opts=_LEVEL,
+        shuffle=True,
+    )
+    variable.attrs.update(cube.attributes())
+    for window in cube.mosaic.windows(*cube.region[1:]):
+        y, x = slice(window.row, window.row + window.height), slice(window.col, window.col + window.width)
+        variable[:, y, x] = cube.values(window)
+        disk.check()
+        written += window.height * window.width
+        if progress is not None:
+            progress("write", written / total)

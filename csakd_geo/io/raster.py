@@ -143,7 +143,7 @@ class RasterSource:
             name=name,
             driver=src.driver,
             axis=axis_from_dataset(src).take(kept),
-            crs=src.crs or None,
+            crs=_crs(src),
             transform=src.transform,
             height=src.height,
             width=src.width,
@@ -202,6 +202,11 @@ def _alpha(src: Any) -> int | None:
     return (
         index if values[-1] == full and (values.size == 1 or (values.size == 2 and values[0] == 0)) else None
     )
+
+
+def _crs(src: Any) -> CRS | None:
+    """The CRS, if it says where on Earth; ENVI headers without one say ``Arbitrary``."""
+    return None if not src.crs or src.crs.to_wkt().startswith(("LOCAL_CS", "ENGCRS")) else src.crs
 
 
 def _stamp(path: str) -> str:
