@@ -6,6 +6,7 @@ everything that is estimated or trained. The command line and Python share both.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -184,8 +185,10 @@ def prepare_job(draft: Draft, *, report: Report, keep_model: Path | None = None)
     keep_model : Path, optional
         Where an adapted model is saved before the first tile; a temporary file by default.
     """
+    begun = time.perf_counter()
     with one_blas_thread():
-        return _prepare(draft, report, keep_model)
+        job = _prepare(draft, report, keep_model)
+    return replace(job, notes={**job.notes, "fit_seconds": round(time.perf_counter() - begun, 1)})
 
 
 def _prepare(draft: Draft, report: Report, keep_model: Path | None) -> Job:
@@ -225,9 +228,7 @@ def _prepare(draft: Draft, report: Report, keep_model: Path | None) -> Job:
     spectra = pair.hsi_spectra()
     notes = _notes(draft, choice, fitted, response, plan, networks.facts(choice.method))
     report("fit", 1.0, choice.method.name)
-    return Job(
-        draft, choice, fitted, plan, float(np.percentile(spectra, 99.9)), notes, tuple(warnings)
-    )
+    return Job(draft, choice, fitted, plan, float(np.percentile(spectra, 99.9)), notes, tuple(warnings))
 
 
 def _register(draft: Draft) -> tuple[Draft, Pair, Response, str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +100,23 @@ def check_space(target: Path, budget: Budget) -> None:
         )
 
 
-def write_job(job: Job, target: Path, store: Store, *, report: Report, resume: bool = False) -> int:
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What came of a run.
+
+    Parameters
+    ----------
+    clipped : int
+        Values that the encoding had to clip.
+    seconds : dict of str to float
+        Wall time of ``fuse`` (reading, computing, staging) and ``write`` (the product itself).
+    """
+
+    clipped: int
+    seconds: dict[str, float]
+
+
+def write_job(job: Job, target: Path, store: Store, *, report: Report, resume: bool = False) -> Product:
     """Compute all super-tiles into the store, then finish: one valid product at the target.
 
     Parameters
@@ -113,8 +131,7 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report, resume: b
 
     Returns
     -------
-    int
-        Number of values that were clipped by the encoding.
+    Product
 
     Raises
     ------
@@ -129,9 +146,11 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report, resume: b
     if not resume:
         save_job(job, store)
     store.tidy()
+    begun = time.perf_counter()
     done = store.done()
     try:
         clipped = sum(done.values()) + _compute(job, store, encoding, done, report)
+        computed = time.perf_counter()
         grid = scene.grid
         spec = RasterSpec(
             height=grid.height,
@@ -141,7 +160,7 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report, resume: b
             axis=output_axis(scene, bands),
             encoding=encoding,
             units=scene.hsi.units,
-            tags=provenance_tags(job, clipped),
+            tags=provenance_tags(job, clipped, computed - begun),
         )
         form.write(target, spec, _placed(job, store), workdir=store.folder, progress=_finishing(report, form))
     except Exception:
@@ -151,7 +170,7 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report, resume: b
             store.remove()
         raise
     store.remove()
-    return clipped
+    return Product(clipped, {"fuse": computed - begun, "write": time.perf_counter() - computed})
 
 
 def _compute(
@@ -211,10 +230,16 @@ def _finishing(report: Report, form: Format) -> Callable[[str, float], None]:
     return progress
 
 
-def provenance_tags(job: Job, clipped: int) -> dict[str, str]:
-    """Tags of the output file: one readable value per fact, nested ones as JSON."""
+def provenance_tags(job: Job, clipped: int, seconds: float) -> dict[str, str]:
+    """Tags of the output file: one readable value per fact, nested ones as JSON; `seconds` of computing."""
     tags: dict[str, str] = {_REQUEST: key_of_request(job.draft)}
-    for name, value in {**job.notes, "clipped_values": clipped, "warnings": list(job.warnings)}.items():
+    facts = {
+        **job.notes,
+        "clipped_values": clipped,
+        "warnings": list(job.warnings),
+        "fuse_seconds": round(seconds, 1),
+    }
+    for name, value in facts.items():
         text = value if isinstance(value, str) else json.dumps(value)
         tags[f"CSAKD_GEO_{name.upper()}"] = text
     return tags

@@ -651,7 +651,9 @@ def test_file_and_lazy_cube_are_one(pair: made.Pair, tmp_path: Path) -> None:
     cube = lazy_cube(job.scene, job.choice.method, job.fitted, job.plan, job.draft.bands, {})
     target = tmp_path / "fused.tif"
     store = Store(target)
-    assert write_job(job, target, store, report=silent) == 0
+    product = write_job(job, target, store, report=silent)
+    assert product.clipped == 0
+    assert set(product.seconds) == {"fuse", "write"}
     with rasterio.open(target) as src:
         scale, found = src.scales[0], src.read()
     assert found.dtype == np.int16
@@ -664,7 +666,7 @@ def test_clipped_values_are_counted(pair: made.Pair, tmp_path: Path) -> None:
     job = prepared(pair.hsi, pair.msi, method="regression", shift="none")
     job = replace(job, level=job.level / 100)  # as if 99.9 % of the HSI were a hundred times darker
     target = tmp_path / "fused.tif"
-    clipped = write_job(job, target, Store(target), report=silent)
+    clipped = write_job(job, target, Store(target), report=silent).clipped
     with rasterio.open(target) as src:
         at_limit = int((np.abs(src.read()) == 32767).sum())
         assert src.tags()["CSAKD_GEO_CLIPPED_VALUES"] == str(clipped)

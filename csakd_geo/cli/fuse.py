@@ -16,6 +16,7 @@ from csakd_geo.errors import CsakdGeoError, InputError, OutputError
 if TYPE_CHECKING:
     from csakd_geo.engine.store import Store
     from csakd_geo.job import Draft, Job
+    from csakd_geo.product import Product
 
 _CLIPPED = 1e-3  # share of clipped values that is worth a warning
 
@@ -206,14 +207,15 @@ def run_fusion(
         job = found or prepare_job(draft, report=report, keep_model=model)
         for sentence in job.warnings:
             report.warn(sentence)
-        clipped = write_job(job, output, store, report=report, resume=found is not None)
+        product = write_job(job, output, store, report=report, resume=found is not None)
     except KeyboardInterrupt as error:
         raise CsakdGeoError(f"Stopped on request; '{output}' is as it was{_left(store)}.") from error
     except CsakdGeoError as error:
         raise type(error)(f"{str(error).rstrip('.')}{_left(store)}.") from error
     finally:
         store.unlock()
-    grid = job.scene.grid
+    grid, clipped = job.scene.grid, product.clipped
+    report.note(_timings(job, product))
     share = clipped / (grid.height * grid.width * len(job.draft.bands))
     if share > _CLIPPED:
         report.warn(
@@ -228,6 +230,15 @@ def run_fusion(
     if quicklook or truth:
         products += _pictures(job, output, truth)
     return products
+
+
+def _timings(job: Job, product: Product) -> str:
+    """Seconds per stage, output per second, and which stage took longest."""
+    seconds = {"fit": job.notes["fit_seconds"], **product.seconds}
+    size = job.draft.budget.output / 1e6
+    words = [f"Fit {seconds['fit']:.1f} s"]
+    words += [f"{k} {v:.1f} s ({size / max(v, 1e-3):.0f} MB/s)" for k, v in product.seconds.items()]
+    return f"{', '.join(words)}; most of the time went into {max(seconds, key=lambda k: seconds[k])}."
 
 
 def _left(store: Store) -> str:

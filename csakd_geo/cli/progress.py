@@ -36,6 +36,7 @@ class Reporter:
         self._bars: dict[str, TaskID] = {}
         self._progress: Progress | None = None
         self._begun = time.monotonic()
+        self._notes: list[str] = []
 
     def __enter__(self) -> Reporter:
         if not self.quiet and not self.as_json:
@@ -56,6 +57,8 @@ class Reporter:
     def __exit__(self, *exception: object) -> None:
         if self._progress is not None:
             self._progress.stop()
+        for sentence in self._notes:
+            console().print(sentence, soft_wrap=True)
 
     def __call__(self, stage: str, share: float, words: str) -> None:
         """Report a stage's progress."""
@@ -78,6 +81,13 @@ class Reporter:
             self.event("warning", text=sentence)
         else:
             warn(sentence)
+
+    def note(self, sentence: str) -> None:
+        """Say something that is no warning, below the bars."""
+        if self.as_json:
+            self.event("note", text=sentence)
+        elif not self.quiet:
+            self._notes.append(sentence)
 
     def table(self, rows: list[tuple[str, str]]) -> None:
         """Show the plan."""
