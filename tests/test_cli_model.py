@@ -252,6 +252,14 @@ def test_list_shows_all_and_survives_a_damaged_file(imported: Path, checkpoint: 
         assert word in text
 
 
+def test_methods_survive_a_damaged_model(tmp_path: Path) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"junk")
+    result = CliRunner().invoke(main, ["methods"], env={FOLDERS_VARIABLE: str(tmp_path)})
+    assert result.exit_code == 0
+    assert "csakd-student-aviris" in result.stdout
+    assert "broken.safetensors" in result.stderr
+
+
 def test_list_for_a_pair_shows_what_fits(sample: SimulatedPaths, tmp_path: Path) -> None:
     subspace_model(tmp_path / "fits.safetensors", depths=(0, 1, 1, 1))
     official_model(tmp_path / "raw.pth", bands=200, msi_bands=4)

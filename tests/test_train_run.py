@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from csakd_geo.errors import CsakdGeoError, InputError, ModelError
 from csakd_geo.methods.csakd import domain_subspace
 from csakd_geo.models import DualTwoStream, load_model, read_card
-from csakd_geo.train.archive import RasterArchive
+from csakd_geo.train.archive import RasterArchive, find_rasters
 from csakd_geo.train.checkpoint import load_checkpoint, newest_checkpoint
 from csakd_geo.train.config import read_train_config
 from csakd_geo.train.pool import Pool
@@ -476,6 +476,20 @@ def test_rasters_that_do_not_go_together_are_told(archive: Path, tmp_path: Path)
     says("'b.tif' states no wavelengths")
     write(folder / "b.tif", cube, wavelength=np.linspace(1000, 1700, 24), fwhm=20)
     says("No band of 'rgb' lies within 'b.tif'", data={**data, "train": ["b.tif"], "sensors": ["rgb"]})
+
+
+def test_rasters_are_found_in_folders_patterns_and_stores(archive: Path, tmp_path: Path) -> None:
+    import xarray as xr
+
+    xr.DataArray(np.zeros((2, 3)), dims=("y", "x"), name="a").to_zarr(tmp_path / "s.zarr")
+    (tmp_path / "notes.txt").write_text("none")
+    shutil.copy(archive / "a.tif", tmp_path / "z.TIF")
+    both = [tmp_path / "s.zarr", tmp_path / "z.TIF"]
+    assert find_rasters([str(tmp_path)]) == both
+    assert find_rasters([str(tmp_path / "s.zarr")]) == both[:1]
+    assert find_rasters([str(tmp_path / "*.TIF"), str(tmp_path)]) == both[::-1]
+    with pytest.raises(InputError, match="no pattern that finds one"):
+        find_rasters([str(tmp_path / "x*")])
 
 
 def test_an_example_is_its_seed_and_number(archive: Path, tmp_path: Path) -> None:

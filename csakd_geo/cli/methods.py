@@ -6,6 +6,9 @@ import json
 
 import click
 
+from csakd_geo.cli import warn
+from csakd_geo.errors import ModelError
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -14,12 +17,14 @@ def methods(as_json: bool) -> None:
     from csakd_geo.methods import method_table
     from csakd_geo.models import bundled_models, read_card, user_models
 
-    rows = method_table()
-    cards = [
-        (path, read_card(path))
-        for path in (*bundled_models(), *user_models())
-        if path.suffix == ".safetensors"
-    ]
+    rows, cards = method_table(), []
+    for path in (*bundled_models(), *user_models()):
+        if path.suffix != ".safetensors":
+            continue
+        try:
+            cards.append((path, read_card(path)))
+        except ModelError as error:
+            warn(str(error))
     if as_json:
         listed = {
             "methods": [{"name": n, "title": t, "source": s} for n, t, s in rows],

@@ -15,6 +15,7 @@ from csakd_geo.degrade import add_noise
 from csakd_geo.errors import InputError, SpectralError
 from csakd_geo.io import Source, open_source
 from csakd_geo.io.axes import read_wavelengths
+from csakd_geo.io.cube import is_store
 from csakd_geo.io.describe import find_bad_bands
 from csakd_geo.io.official import list_tiles, read_tile
 from csakd_geo.pair import Block, Pair
@@ -23,7 +24,7 @@ from csakd_geo.train.variation import Variation, covered_bands, vary
 
 FloatArray = NDArray[np.floating]
 
-RASTERS = (".tif", ".tiff", ".img", ".dat", ".bsq", ".bil", ".bip", ".vrt", ".jp2")
+RASTERS = (".tif", ".tiff", ".img", ".dat", ".bsq", ".bil", ".bip", ".vrt", ".jp2", ".nc")
 _SAME_BAND = 1.0  # nm
 
 
@@ -232,8 +233,8 @@ def find_rasters(patterns: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for pattern in patterns:
         path = Path(pattern)
-        if path.is_dir():
-            hits = [file for file in sorted(path.iterdir()) if file.suffix.lower() in RASTERS]
+        if path.is_dir() and not is_store(path):
+            hits = [p for p in sorted(path.iterdir()) if p.suffix.lower() in RASTERS or is_store(p)]
         else:
             hits = sorted(Path(name) for name in glob.glob(pattern, recursive=True))
         if not hits:
