@@ -139,7 +139,7 @@ def _draw(taught: list[dict], fused: list[dict], path: Path) -> None:
 
     figure, axes = plt.subplots(1, 3, figsize=(12.5, 4.2), layout="constrained")
     colours = {True: "#1b6ca8", False: "#d1603d"}
-    names = ORDER[2:]
+    names = ORDER[2:-1]  # the teacher's differences are of another size and stand in the table
     for axis, score, unit in zip(
         axes[:2], ("psnr", "sam"), ("dB, higher is better", "deg, lower is better"), strict=True
     ):
@@ -154,11 +154,12 @@ def _draw(taught: list[dict], fused: list[dict], path: Path) -> None:
                         [k + shift - 0.1, k + shift + 0.1], [change.mean()] * 2, color=colours[residual], lw=3
                     )
         axis.axhline(0, color="0.4", lw=0.8)
-        axis.set_xticks(range(len(names)), [n.replace("with ", "+ ") for n in names])
-        axis.set_title(f"{score.upper()} against the student alone\n({unit})", fontsize=10)
+        axis.set_xticks(range(len(names)), [n.removeprefix("with ").replace(", ", ",\n") for n in names])
+        axis.set_title(f"{score.upper()} of distilled students\nover the student alone ({unit})", fontsize=10)
     for residual, form in FORMS.items():
         axes[0].plot([], [], "o", mfc="none", color=colours[residual], label=form)
-    axes[0].legend(frameon=False, fontsize=8)
+    axes[0].margins(y=0.25)
+    axes[0].legend(frameon=False, fontsize=8, loc="upper right")
     _draw_fusers(axes[2], [row for row in fused if row["residual"]])
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
