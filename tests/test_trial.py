@@ -183,7 +183,9 @@ def test_bands_of_the_sensor_outside_the_cube_and_bad_bands_are_left_out(tmp_pat
     truth[:, 3, 50] = np.nan
     made.write(tmp_path / "c.tif", truth, wavelength=wavelength, fwhm=20, nodata=np.nan)
     scenes, _, warnings = find_scenes(tmp_path, replace(DEGRADE, msi_sensor="sentinel2"))
-    assert warnings == ["B11, B12 of sentinel2 lie outside the good bands of 'c.tif' (450 to 900 nm) and were left out."]
+    assert warnings == [
+        "B11, B12 of sentinel2 lie outside the good bands of 'c.tif' (450 to 900 nm) and were left out."
+    ]
     inputs = scenes[0].load(Condition(), seed=0)
     msi = open_source(inputs.msi)
     np.testing.assert_array_equal(msi.axis.wavelength, get_sensor("sentinel2").axis.wavelength[:8])
