@@ -14,6 +14,7 @@ steps, and is scored with its last weights, so nothing is chosen on what is scor
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import tempfile
@@ -196,7 +197,7 @@ def train(task):
 def tasks(args):
     """What matters most first, so that a run that is stopped early has something to show."""
     for seed in range(args.seeds):
-        for residual, setting in ((True, "same area"), (True, "another area"), (False, "same area")):
+        for residual, setting in itertools.product((True, False), SETTINGS):
             yield dict(kind="distillation", setting=setting, residual=residual, noise=35.0, seed=seed)
     for residual in (True, False):
         for seed in range(args.seeds):

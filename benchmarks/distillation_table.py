@@ -81,7 +81,12 @@ def _groups(rows: list[dict], *keys: str) -> dict[tuple, list[dict]]:
     found = defaultdict(list)
     for row in rows:
         found[tuple(row[key] for key in keys)].append(row)
-    return dict(sorted(found.items(), key=lambda item: [str(v) for v in item[0]], reverse=True))
+    # the same area first, with a base first, from much noise to little
+    return dict(sorted(found.items(), key=lambda item: [_rank(value) for value in item[0]]))
+
+
+def _rank(value: object) -> object:
+    return {True: 0, False: 1, "same area": 0, "another area": 1}.get(value, value)
 
 
 def _table(head: list[str], lines: list[list[str]]) -> str:
@@ -190,4 +195,4 @@ def _draw_fusers(axis, rows: list[dict]) -> None:
     axis.set_xticks(noises, [f"{n:g}" for n in noises])
     axis.set_xlabel("HSI noise, dB")
     axis.set_title("PSNR over coupled-map's, by fuser\n(dB, higher is better)", fontsize=10)
-    axis.legend(frameon=False, fontsize=7)
+    axis.legend(frameon=False, fontsize=7, loc="upper right")
