@@ -460,7 +460,7 @@ def test_rasters_that_do_not_go_together_are_told(archive: Path, tmp_path: Path)
 
     data = BASE["data"]
     says(
-        "'b.tif' has 64 x 40 pixels|'a.tif' has 72 x 64 pixels, but one crop",
+        "'a.tif' has 72 x 64 pixels, but one crop",
         crop=16,
         data={**data, "ratios": [5], "window": 80},
     )
@@ -520,7 +520,12 @@ def test_masked_windows_are_not_learned_from(tmp_path: Path) -> None:
     assert valid[6:].all()
     assert np.isfinite(pair.blocks[0].hsi).all()
     assert np.isfinite(truth).all()
-    write(tmp_path / "a.tif", np.full_like(cube, np.nan), wavelength=wavelength, fwhm=20, nodata=np.nan)
+    holed[:, :60] = np.nan
+    write(path, holed, wavelength=wavelength, fwhm=20, nodata=np.nan)
+    masked = RasterArchive.open([str(path)], variation, window=72, least=24, uniform=False)
+    config = read_train_config(configure(tmp_path, tmp_path / "run"))
+    with pytest.raises(ModelError, match=r"No usable example was found in 20 windows of a\.tif"):
+        Pool(masked, make_card(config, config.student, masked), size=1, seed=0, crop=6)[0]
 
 
 def test_a_picture_and_scalars_are_logged(archive: Path, tmp_path: Path) -> None:
