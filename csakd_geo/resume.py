@@ -23,7 +23,7 @@ from csakd_geo.job import STACK, Draft, Job
 from csakd_geo.methods import get_method
 from csakd_geo.methods.base import Fitted, Method
 from csakd_geo.methods.csakd import CSAKD
-from csakd_geo.models import find_model, load_model
+from csakd_geo.models import file_sha256, find_model
 from csakd_geo.tiling import TilePlan
 from csakd_geo.train.checkpoint import first_difference
 
@@ -31,7 +31,7 @@ from csakd_geo.train.checkpoint import first_difference
 def request_of(draft: Draft) -> dict[str, Any]:
     """Everything that was asked for and that decides the pixels, as JSON values."""
     options = draft.options.model_dump(mode="json", exclude={"unreadable", "workers", "scheduler"})
-    model = None if draft.options.model is None else load_model(find_model(draft.options.model)).sha256
+    model = None if draft.options.model is None else file_sha256(find_model(draft.options.model))
     return {
         "options": options,
         "model_sha256": model,
@@ -81,7 +81,7 @@ def save_job(job: Job, store: Store) -> None:
     if isinstance(method, CSAKD):
         record["model"] = {
             "path": str(method.path.resolve()),
-            "sha256": load_model(method.path).sha256,
+            "sha256": file_sha256(method.path),
             "device": method.device,
             "statistics": method.statistics,
         }
@@ -133,7 +133,7 @@ def _method(name: str, model: dict[str, Any] | None) -> Method:
     if model is None:
         return get_method(name)
     path = Path(model["path"])
-    if load_model(path).sha256 != model["sha256"]:
+    if file_sha256(path) != model["sha256"]:
         raise InputError(
             f"The model '{path}' is not the one that the run began with; restore it, or run again without "
             "--resume to start afresh."

@@ -138,7 +138,7 @@ def test_cubes_are_aligned_by_the_product(model: Path, tmp_path: Path) -> None:
     rows, _ = scored(*ask, "-o", tmp_path / "out", "--shift", "0,2")
     plain, moved = (rows["cube", "regression", k]["psnr"] for k in (0, 2))
     assert moved == pytest.approx(plain, abs=1.5)
-    left, _ = scored(*ask, "-o", tmp_path / "left", "--shift", "2", "--no-align")
+    left, _ = scored(*ask, "-o", tmp_path / "left", "--shift", "2..2", "--no-align")
     assert left["cube", "regression", 2]["psnr"] < plain - 5
     text = (tmp_path / "left" / "scores.md").read_text("utf-8")
     assert "Ratio 4, MSI sentinel2-10m, noise 35 and 40 dB." in text
@@ -183,6 +183,7 @@ def test_what_cannot_be_tested_is_said_in_one_sentence(triple: Path, model: Path
     refused(ask("--snr", "inf"), "--snr is 'inf'")
     refused(ask("--shift", "0,1.5"), "--shift is '0,1.5'")
     refused(ask("--shift=-1"), "--shift is '-1'")
+    refused(ask("--shift", "3..1"), "--shift is '3..1'")
     refused(ask("--ratio", "4"), "--ratio has no meaning for triples")
     cube = made.write(
         tmp_path / "c.tif", made.make_truth(14, 8, 8)[0], wavelength=np.linspace(450, 900, 14), fwhm=20

@@ -58,6 +58,7 @@ def stopped(pair: made.Pair, target: Path, monkeypatch: pytest.MonkeyPatch, afte
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "put", count)
+        patch.setattr("csakd_geo.product.workers", lambda _: 1)  # nobody goes on after the stop
         done = call(pair, target, *CUT)
     assert done.exit_code == 1
     assert "Stopped on request" in done.stderr

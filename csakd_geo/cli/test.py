@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "--shift",
     "shifts",
-    metavar="PX,PX,...",
+    metavar="PX,PX,...|PX..PX",
     help="Sweep a misregistration of the HSI in MSI pixels along x and y, and draw it.",
 )
 @click.option("--no-align", is_flag=True, help="Do not correct a shift between HSI and MSI.")
@@ -150,11 +150,12 @@ def _offsets(text: str | None) -> list[int]:
     if text is None:
         return []
     try:
-        offsets = {int(part) for part in _parts("--shift", text)}
+        low, dots, high = text.partition("..")
+        offsets = set(range(int(low), int(high) + 1) if dots else map(int, _parts("--shift", text)))
     except ValueError:
         offsets = {-1}
-    if min(offsets) < 0:
-        raise InputError(f"--shift is '{text}'; expected whole MSI pixels parted by commas, such as 0,1,2,3.")
+    if min(offsets, default=-1) < 0:
+        raise InputError(f"--shift is '{text}'; expected whole MSI pixels, such as 0,1,2,3 or 0..3.")
     return sorted(offsets)
 
 

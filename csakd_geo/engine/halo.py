@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import platformdirs
@@ -13,6 +11,8 @@ import platformdirs
 from csakd_geo._version import __version__
 from csakd_geo.engine.store import key_of
 from csakd_geo.methods.base import Fitted, Method
+from csakd_geo.methods.csakd import CSAKD
+from csakd_geo.models import file_sha256
 from csakd_geo.pair import Pair
 
 TOLERANCE = 1e-5
@@ -30,7 +30,7 @@ def find_halo(method: Method, fitted: Fitted, pair: Pair, *, tolerance: float = 
     key = key_of(
         {
             "method": method.name,
-            "model": _digest(method),
+            "model": file_sha256(method.path) if isinstance(method, CSAKD) else None,
             "ratio": psf.ratio,
             "psf": [round(v / psf.ratio, 1) for v in (psf.fwhm, abs(psf.dy), abs(psf.dx))],
             "stated": fitted.halo,
@@ -49,12 +49,6 @@ def find_halo(method: Method, fitted: Fitted, pair: Pair, *, tolerance: float = 
         staged.write_text(str(found), encoding="ascii")
         os.replace(staged, path)
     return found
-
-
-def _digest(method: Method) -> str | None:
-    """Hash of a model's file; None for a classical method."""
-    path = getattr(method, "path", None)
-    return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def measure_halo(method: Method, fitted: Fitted, pair: Pair, *, tolerance: float = TOLERANCE) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from csakd_geo.tiling import Window
 if TYPE_CHECKING:
     import xarray as xr
 
-    from csakd_geo.io.cog import RasterSpec
+    from csakd_geo.io.cog import Progress, RasterSpec
 
 #: Name of the data variable.
 NAME = "fused"
@@ -117,6 +118,15 @@ class CFCube:
         for name in ("band", "y", "x"):
             dataset[name].encoding["_FillValue"] = None
         return dataset
+
+    def parts(self, progress: Progress | None) -> Iterator[tuple[slice, slice, NDArray[Any]]]:
+        """Rows, columns and stored values of each region, reported once the caller has taken them in."""
+        written, total = 0, self.spec.height * self.spec.width
+        for w in self.mosaic.windows(*self.region[1:]):
+            yield slice(w.row, w.row + w.height), slice(w.col, w.col + w.width), self.values(w)
+            written += w.height * w.width
+            if progress is not None:
+                progress("write", written / total)
 
     def check(self, array: xr.DataArray) -> None:
         """Compare what was written with what was to be written.

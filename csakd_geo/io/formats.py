@@ -57,18 +57,11 @@ class Format:
     beside: str = ""
     stages: tuple[tuple[str, float], ...] = (("write", 0.0), ("validate", 0.95))
 
-    def write(
-        self,
-        target: Path,
-        spec: RasterSpec,
-        blocks: Iterable[tuple[int, int, NDArray[Any]]],
-        *,
-        workdir: Path,
-        progress: Progress | None = None,
-    ) -> None:
-        """Write a product; see `Writer`."""
+    @property
+    def write(self) -> Writer:
+        """Writes a product of this format."""
         writer: Writer = _load(self.writer)
-        writer(target, spec, blocks, workdir=workdir, progress=progress)
+        return writer
 
     def files(self, target: Path) -> list[Path]:
         """The target, and what is written beside it."""

@@ -113,7 +113,7 @@ def _describe(dst: h5netcdf.File, dataset: xr.Dataset) -> None:
 
 
 def _fill(dst: h5netcdf.File, cube: CFCube, disk: _Disk, progress: Progress | None) -> None:
-    encoding, total, written = cube.encoding, cube.spec.height * cube.spec.width, 0
+    encoding = cube.encoding
     kind = np.dtype(encoding.dtype)
     variable = dst.create_variable(
         NAME,
@@ -126,10 +126,6 @@ def _fill(dst: h5netcdf.File, cube: CFCube, disk: _Disk, progress: Progress | No
         shuffle=True,
     )
     variable.attrs.update(cube.attributes())
-    for window in cube.mosaic.windows(*cube.region[1:]):
-        y, x = slice(window.row, window.row + window.height), slice(window.col, window.col + window.width)
-        variable[:, y, x] = cube.values(window)
+    for y, x, values in cube.parts(progress):
+        variable[:, y, x] = values
         disk.check()
-        written += window.height * window.width
-        if progress is not None:
-            progress("write", written / total)

@@ -82,13 +82,8 @@ def _write(
         ready = folder / "ready.zarr"
         cube = CFCube(Mosaic(spec, blocks))
         array = _begin(ready, cube, version)
-        written, total = 0, spec.height * spec.width
-        for window in cube.mosaic.windows(*cube.region[1:]):
-            y, x = slice(window.row, window.row + window.height), slice(window.col, window.col + window.width)
-            array[:, y, x] = cube.values(window)
-            written += window.height * window.width
-            if progress is not None:
-                progress("write", written / total)
+        for y, x, values in cube.parts(progress):
+            array[:, y, x] = values
         with xr.open_zarr(str(ready), chunks=None, mask_and_scale=False, zarr_format=version) as found:
             cube.check(found[NAME])
         if progress is not None:

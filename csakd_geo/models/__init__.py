@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .attention import AttentionSums
 from .card import DomainSubspace, ModelCard, Normalisation, TrainingData, check
-from .checkpoint import Model, load_model, read_card, save_model, weights_sha256
+from .checkpoint import Model, file_sha256, load_model, read_card, save_model, weights_sha256
 from .config import VARIANTS, NetworkConfig
 from .registry import ModelEntry, bundled_models, find_model, fitting_models, model_folders, user_models
 
@@ -31,6 +31,7 @@ __all__ = [
     "bundled_models",
     "check",
     "count_parameters",
+    "file_sha256",
     "find_model",
     "fitting_models",
     "load_model",

@@ -144,6 +144,17 @@ def save_model(path: str | os.PathLike[str], network: DualTwoStream, card: Model
     return card
 
 
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Hash of a model's whole file, `Model.sha256`, without building the network.
+
+    Raises
+    ------
+    ModelError
+        The file is missing or cannot be read.
+    """
+    return hashlib.sha256(_read(Path(path))).hexdigest()
+
+
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
     """Hash names, shapes and float32 values of a state dict, in the order of the names."""
     digest = hashlib.sha256()
