@@ -7,23 +7,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from csakd_geo.errors import InputError, SpectralError
+from csakd_geo.io.products import find_sensor, open_product
 from csakd_geo.io.source import Source
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from csakd_geo.io.cube import CubeSource
-    from csakd_geo.io.raster import RasterSource
     from csakd_geo.spectral import SpectralAxis
 
 __all__ = ["Source", "open_source"]
 
 
 def open_source(
-    image: Path | str | xr.DataArray, *, name: str | None = None, axis: SpectralAxis | None = None
+    image: Path | str | xr.DataArray,
+    *,
+    name: str | None = None,
+    axis: SpectralAxis | None = None,
+    sensor: str | None = None,
 ) -> Source:
     """Open an image for reading.
 
@@ -31,12 +34,15 @@ def open_source(
     ----------
     image : Path, str or xarray.DataArray
         A local raster, a Zarr store, an ``http(s)://`` or ``s3://`` address, any GDAL path such as
-        ``/vsizip/...``, or a DataArray ``(band, y, x)``. Zarr, and NetCDF-4 with a CF grid mapping, are read
-        through xarray, all else through GDAL.
+        ``/vsizip/...``, or a DataArray ``(band, y, x)``; or the product of a sensor, a folder, zip or file as
+        its operator delivers it (see `csakd_geo.io.products`). Zarr, and NetCDF-4 with a CF grid mapping, are
+        read through xarray, all else through GDAL.
     name : str, optional
         For messages; the file's name by default.
     axis : SpectralAxis, optional
         Replaces what the image says about its bands (see `csakd_geo.io.axes.read_wavelengths`).
+    sensor : str, optional
+        Reader of a product, such as ``enmap``, where it is not to be detected.
 
     Raises
     ------
@@ -47,13 +53,15 @@ def open_source(
     """
     source: Source
     if isinstance(image, (str, Path)):
-        found = _open_path(image, name)
+        found = _open_path(image, name, sensor)
         source = found if axis is None else replace(found, axis=_fitting(axis, found))
     else:
         import xarray as xr
 
         from csakd_geo.io.array import ArraySource
 
+        if sensor is not None:
+            raise InputError("A sensor is named for a DataArray; sensors name the readers of files.")
         if not isinstance(image, xr.DataArray):
             raise InputError(f"Got a {type(image).__name__}; expected a path or an xarray DataArray.")
         array = ArraySource.open(image, name=name)
@@ -61,13 +69,19 @@ def open_source(
     return source
 
 
-def _open_path(image: Path | str, name: str | None) -> RasterSource | CubeSource:
+def _open_path(image: Path | str, name: str | None, sensor: str | None) -> Any:
+    """A product of a sensor, a store or a raster; a dataclass in every case."""
     path = Path(image)
+    if sensor is not None:
+        return open_product(path, sensor=sensor, name=name)
     if path.suffix.lower() == ".nc" or path.is_dir():
         from csakd_geo.io.cube import CubeSource, find_cube, is_store
 
         if is_store(path) or (path.is_file() and find_cube(path) is not None):
             return CubeSource.open_path(path, name=name)
+    found = find_sensor(path)
+    if found is not None:
+        return open_product(path, sensor=found, name=name)
     from csakd_geo.io.raster import RasterSource
 
     _check_path(str(image))

@@ -131,6 +131,7 @@ def describe(source: Source) -> dict[str, Any]:
 
 def _warnings(source: Source, health: BandHealth, unit: str | None) -> Iterator[str]:
     axis, t = source.axis, source.transform
+    yield from getattr(source, "notes", ())
     if source.crs is None:
         yield "There is no CRS: it can only be fused with an image whose transform lies in the same system."
     elif unit == "degree":

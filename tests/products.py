@@ -1,0 +1,166 @@
+"""Small products in the documented layouts of their sensors, written without the package."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+LEFT, TOP, CRS = 500_000.0, 5_800_000.0, "EPSG:32633"
+
+
+def raster(
+    path: Path,
+    cube: Array,
+    *,
+    pixel: float = 30.0,
+    driver: str = "GTiff",
+    nodata: float | None = None,
+    **more: Any,
+) -> Path:
+    """A raster at (LEFT, TOP)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(
+        path,
+        "w",
+        driver=driver,
+        count=len(cube),
+        height=cube.shape[1],
+        width=cube.shape[2],
+        dtype=cube.dtype,
+        crs=CRS,
+        transform=Affine(pixel, 0, LEFT, 0, -pixel, TOP),
+        nodata=nodata,
+        **more,
+    ) as dst:
+        dst.write(cube)
+    return path
+
+
+def zipped(folder: Path, target: Path) -> Path:
+    """A folder as a zip with the folder's name inside."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.write(file, file.relative_to(folder.parent).as_posix())
+    return target
+
+
+# Two detectors that overlap, as EnMAP's: the wavelengths step back once.
+ENMAP_NM = np.array([420.0, 560.0, 665.0, 950.0, 990.0, 905.0, 960.0, 1250.0, 1650.0, 2200.0])
+ENMAP_FWHM = np.array([6.5, 6.6, 7.0, 8.0, 8.2, 11.0, 11.1, 11.0, 9.0, 8.0])
+
+
+def enmap(parent: Path, counts: Array, *, level: str = "L2A", cloud: Array | None = None) -> Path:
+    """EnMAP per DLR's product specification: gains per band, quality rasters of one byte."""
+    name = f"ENMAP01-____{level}-DT0000001867_20220724T104526Z_008_V010302_20230628T165614Z"
+    folder = parent / name
+    raster(folder / f"{name}-SPECTRAL_IMAGE.TIF", counts, nodata=-32768 if level == "L2A" else 0)
+    for kind in ("CLOUD", "CLOUDSHADOW", "CIRRUS", "CLASSES"):
+        mask = np.zeros(counts.shape[1:], np.uint8)
+        if cloud is not None and kind == "CLOUD":
+            mask = cloud.astype(np.uint8)
+        raster(folder / f"{name}-QL_QUALITY_{kind}.TIF", mask[None], nodata=0)
+    bands = "".join(
+        f'<bandID number="{k + 1}"><wavelengthCenterOfBand>{w}</wavelengthCenterOfBand>'
+        f"<FWHMOfBand>{f}</FWHMOfBand><GainOfBand>{0.0001 * (k + 1)}</GainOfBand>"
+        f"<OffsetOfBand>{0.001 * k}</OffsetOfBand></bandID>"
+        for k, (w, f) in enumerate(zip(ENMAP_NM, ENMAP_FWHM, strict=True))
+    )
+    (folder / f"{name}-METADATA.XML").write_text(
+        '<?xml version="1.0" encoding="UTF-8"?><level_X><specific><bandCharacterisation>'
+        f"{bands}</bandCharacterisation></specific></level_X>"
+    )
+    return folder
+
+
+PRISMA_VNIR = np.array([0.0, 990.0, 940.0, 865.0, 560.0, 410.0])  # falling, the first unused
+PRISMA_SWIR = np.array([2490.0, 1650.0, 1250.0, 960.0, 920.0, 0.0])
+
+
+def prisma(path: Path, vnir: Array, swir: Array, *, invalid: Array | None = None) -> Path:
+    """PRISMA L2D: cubes (line, band, column), counts 0 to 65535 between a minimum and a maximum."""
+    place = "HDFEOS/SWATHS/PRS_L2D_HCO/Data Fields/"
+    rows, _, columns = vnir.shape
+    with h5py.File(path, "w") as file:
+        file[place + "VNIR_Cube"], file[place + "SWIR_Cube"] = vnir, swir
+        for part, cube in (("VNIR", vnir), ("SWIR", swir)):
+            flags = np.zeros(cube.shape, np.uint8)
+            if invalid is not None and part == "VNIR":
+                flags[invalid] = 1
+            file[f"{place}{part}_PIXEL_L2_ERR_MATRIX"] = flags
+        attrs = {
+            "List_Cw_Vnir": PRISMA_VNIR,
+            "List_Fwhm_Vnir": PRISMA_VNIR * 0 + 12,
+            "List_Cw_Swir": PRISMA_SWIR,
+            "List_Fwhm_Swir": PRISMA_SWIR * 0 + 10,
+            "L2ScaleVnirMin": np.float32(0.0),
+            "L2ScaleVnirMax": np.float32(0.8),
+            "L2ScaleSwirMin": np.float32(0.01),
+            "L2ScaleSwirMax": np.float32(0.6),
+            "Epsg_Code": np.int64(32633),
+            "Product_ULcorner_easting": LEFT + 15,
+            "Product_ULcorner_northing": TOP - 15,
+            "Product_LRcorner_easting": LEFT + 30 * columns - 15,
+            "Product_LRcorner_northing": TOP - 30 * rows + 15,
+        }
+        for key, value in attrs.items():
+            file.attrs[key] = value
+    return path
+
+
+S2_BANDS = {
+    "B02": 10,
+    "B03": 10,
+    "B04": 10,
+    "B05": 20,
+    "B06": 20,
+    "B07": 20,
+    "B08": 10,
+    "B8A": 20,
+    "B11": 20,
+    "B12": 20,
+}
+_S2_NUMBERS = (1, 2, 3, 4, 5, 6, 7, 8, 11, 12)
+
+
+def sentinel2(parent: Path, bands: dict[str, Array], *, level: str = "L2A", scl: Array | None = None) -> Path:
+    """Sentinel-2 since baseline 04.00: an offset per band number, JPEG 2000 images without loss."""
+    folder = parent / f"S2A_MSI{level}_20230601T100601_N0509_R022_T33UVT_20230601T150000.SAFE"
+    granule = folder / "GRANULE" / f"{level}_T33UVT_A041000_20230601T100600"
+    stem = "T33UVT_20230601T100601"
+    lossless = {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES"}
+    for band, size in S2_BANDS.items():
+        place = f"R{size}m/{stem}_{band}_{size}m.jp2" if level == "L2A" else f"{stem}_{band}.jp2"
+        raster(granule / "IMG_DATA" / place, bands[band][None], pixel=size, **lossless)
+    if level == "L2A":
+        shape = bands["B05"].shape
+        classes = np.full(shape, 4, np.uint8) if scl is None else scl.astype(np.uint8)
+        raster(granule / "IMG_DATA" / "R20m" / f"{stem}_SCL_20m.jp2", classes[None], pixel=20, **lossless)
+        # a band that also comes at 20 m must not be taken
+        raster(
+            granule / "IMG_DATA" / "R20m" / f"{stem}_B02_20m.jp2", bands["B05"][None], pixel=20, **lossless
+        )
+    tag, quantum = ("BOA_ADD_OFFSET", "BOA_QUANTIFICATION_VALUE")
+    if level == "L1C":
+        tag, quantum = "RADIO_ADD_OFFSET", "QUANTIFICATION_VALUE"
+    offsets = "".join(f'<{tag} band_id="{k}">{-1000 - k}</{tag}>' for k in range(13))
+    spectra = "".join(
+        f'<Spectral_Information bandId="{k}" physicalBand="X"><Wavelength><CENTRAL unit="nm">{400 + 10 * n}.5'
+        "</CENTRAL></Wavelength></Spectral_Information>"
+        for n, k in enumerate(_S2_NUMBERS)
+    )
+    (folder / f"MTD_MSI{level}.xml").write_text(
+        f'<?xml version="1.0" encoding="UTF-8"?><n1:Level-{level[1:]}_User_Product xmlns:n1="https://psd-14">'
+        f'<n1:General_Info><Product_Image_Characteristics><{quantum} unit="none">10000</{quantum}>'
+        f"<{tag}_LIST>{offsets}</{tag}_LIST><Spectral_Information_List>{spectra}</Spectral_Information_List>"
+        f"</Product_Image_Characteristics></n1:General_Info></n1:Level-{level[1:]}_User_Product>"
+    )
+    return folder

@@ -1,0 +1,214 @@
+"""Readers of sensor products: satellite products of ESA, DLR, ASI; detection; what is refused."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import products as made
+import pytest
+from click.testing import CliRunner
+
+from csakd_geo.cli import main
+from csakd_geo.errors import CsakdGeoError, InputError
+from csakd_geo.io import open_source
+from csakd_geo.io.describe import describe
+from csakd_geo.io.products import find_sensor, product_names
+
+
+def counts(bands: int, height: int = 12, width: int = 10, *, low: int = 100, high: int = 6000) -> np.ndarray:
+    return np.random.default_rng(bands).integers(low, high, (bands, height, width)).astype(np.int16)
+
+
+def test_enmap_is_scaled_sorted_masked_and_reported(tmp_path: Path) -> None:
+    stored = counts(10)
+    stored[:, 0, 0] = -32768
+    cloud = np.zeros((12, 10), bool)
+    cloud[5, 3] = True
+    folder = made.enmap(tmp_path, stored, cloud=cloud)
+    source = open_source(folder)
+    order = np.argsort(made.ENMAP_NM)
+    np.testing.assert_array_equal(source.axis.wavelength, made.ENMAP_NM[order])
+    np.testing.assert_array_equal(source.axis.fwhm, made.ENMAP_FWHM[order])
+    k = np.arange(10)[:, None, None]
+    expected = (stored * (0.0001 * (k + 1)) + 0.001 * k)[order].astype(np.float32)
+    expected[:, 0, 0] = expected[:, 5, 3] = np.nan
+    np.testing.assert_allclose(source.read(0, 0, 12, 10), expected, rtol=1e-6)
+    np.testing.assert_array_equal(
+        source.read(4, 2, 3, 5, bands=[7, 2]), source.read(0, 0, 12, 10)[[7, 2], 4:7, 2:7]
+    )
+    assert (source.units, source.integer, str(source.crs)) == ("reflectance", True, made.CRS)
+    facts = describe(source)
+    assert facts["driver"] == "EnMAP L2A"
+    assert (
+        "Two detectors overlap from 905 to 990 nm, where 4 bands lie; all bands were sorted by wavelength."
+        in (facts["warnings"])
+    )
+    assert not any("rising order, as" in text for text in facts["warnings"])
+
+
+@pytest.mark.parametrize("form", ["metadata", "zip", "parent"])
+def test_enmap_opens_from_every_form(tmp_path: Path, form: str) -> None:
+    folder = made.enmap(tmp_path / "in", counts(10), level="L1C")
+    path = {
+        "metadata": next(folder.glob("*METADATA.XML")),
+        "zip": made.zipped(folder, tmp_path / "product.zip"),
+        "parent": folder.parent,
+    }[form]
+    assert find_sensor(path) == "enmap"
+    source = pickle.loads(pickle.dumps(open_source(path)))
+    np.testing.assert_array_equal(source.read(0, 0, 12, 10), open_source(folder).read(0, 0, 12, 10))
+    assert source.units == "radiance"
+    assert source.fingerprint() == open_source(path).fingerprint()
+
+
+def test_prisma_joins_its_detectors_and_masks_the_frame(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    vnir, swir = (rng.integers(1, 65536, (9, 6, 7)).astype(np.uint16) for _ in range(2))
+    vnir[0, :, 0] = swir[0, :, 0] = 0  # outside the frame
+    vnir[3, 4, 3] = 0  # one dark value inside it
+    invalid = np.zeros(vnir.shape, bool)
+    invalid[5, 1, 5] = True
+    path = made.prisma(
+        tmp_path / "PRS_L2D_STD_20201107101404_20201107101408_0001.he5", vnir, swir, invalid=invalid
+    )
+    source = open_source(path)
+    both = np.concatenate([made.PRISMA_VNIR, made.PRISMA_SWIR])
+    order = [k for k in np.argsort(both) if both[k] > 0]
+    np.testing.assert_array_equal(source.axis.wavelength, both[order])
+    expected = np.concatenate([vnir / 65535 * 0.8, 0.01 + swir / 65535 * 0.59], axis=1).transpose(1, 0, 2)
+    expected[1, 5, 5] = np.nan
+    expected[:, 0, 0] = np.nan
+    np.testing.assert_allclose(source.read(0, 0, 9, 7), expected[order], rtol=1e-5)
+    assert source.read(3, 3, 1, 1, bands=[1])[0, 0, 0] == 0
+    assert source.transform[:6] == (30.0, 0.0, made.LEFT, 0.0, -30.0, made.TOP)
+    notes = " ".join(describe(source)["warnings"])
+    assert "2 bands that the product does not use were left out." in notes
+    assert "overlap from 920 to 990 nm, where 4 bands lie" in notes
+
+
+def sentinel2(folder: Path, **more: object) -> tuple[Path, dict[str, np.ndarray]]:
+    rng = np.random.default_rng(2)
+    bands = {
+        band: rng.integers(1000, 9000, (120 // size * 10, 80 // size * 10)).astype(np.uint16)
+        for band, size in made.S2_BANDS.items()
+    }
+    bands["B04"][3, 3] = 0
+    return made.sentinel2(folder, bands, **more), bands  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("level", ["L1C", "L2A"])
+def test_sentinel2_has_ten_bands_on_the_fine_grid(tmp_path: Path, level: str) -> None:
+    scl = np.full((60, 40), 4)
+    scl[10, 20] = 9
+    folder, bands = sentinel2(tmp_path, level=level, **({"scl": scl} if level == "L2A" else {}))
+    source = open_source(folder)
+    numbers = (1, 2, 3, 4, 5, 6, 7, 8, 11, 12)
+    expected = np.stack(
+        [
+            (np.kron(bands[b].astype(float), np.ones((size // 10,) * 2)) - 1000 - k) / 10000
+            for (b, size), k in zip(made.S2_BANDS.items(), numbers, strict=True)
+        ]
+    )
+    expected[2, 3, 3] = np.nan
+    if level == "L2A":
+        expected[:, 20:22, 40:42] = np.nan
+    np.testing.assert_allclose(source.read(0, 0, 120, 80), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        source.read(17, 37, 9, 6, bands=[9, 0]), expected[[9, 0], 17:26, 37:43], atol=1e-6
+    )
+    assert source.axis.names == ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12")
+    np.testing.assert_array_equal(source.axis.wavelength, 400.5 + 10 * np.arange(10))
+    assert source.axis.fwhm[0] == 64.3
+    zipped = open_source(made.zipped(folder, tmp_path / "S2.zip"))
+    np.testing.assert_array_equal(zipped.read(17, 37, 9, 6), source.read(17, 37, 9, 6))
+
+
+def test_a_missing_part_is_one_sentence(tmp_path: Path) -> None:
+    folder, _ = sentinel2(tmp_path)
+    next(folder.rglob("*_B11_20m.jp2")).unlink()
+    with pytest.raises(InputError, match=r"lacks band B11 at 20 m; expected the product as it was delivered"):
+        open_source(folder)
+    enmap = made.enmap(tmp_path / "in", counts(10))
+    next(enmap.glob("*SPECTRAL_IMAGE.TIF")).unlink()
+    with pytest.raises(InputError, match="lacks the spectral image"):
+        open_source(enmap)
+
+
+def test_metadata_of_another_image_are_refused(tmp_path: Path) -> None:
+    folder = made.enmap(tmp_path, counts(7))
+    with pytest.raises(InputError, match="describe 10 bands but its image has 7"):
+        open_source(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>', "declares XML entities"),
+        ("<a><b></a>", "is no valid XML"),
+        ("\0\1\2", "is no metadata text"),
+    ],
+)
+def test_hostile_and_broken_xml_are_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    folder = made.enmap(tmp_path, counts(10))
+    next(folder.glob("*METADATA.XML")).write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        open_source(folder)
+
+
+@pytest.mark.parametrize("member", ["../ENMAP-METADATA.XML", "/tmp/a.TIF", "C:\\a.TIF", "a/../../b.xml"])
+def test_members_that_leave_the_zip_are_refused(tmp_path: Path, member: str) -> None:
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.writestr(member, "x")
+    with pytest.raises(InputError, match="leads out of its folder"):
+        open_source(tmp_path / "evil.zip")
+
+
+def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("a.TIF", "w", force_zip64=True) as member:
+            block = bytes(1 << 24)
+            for _ in range(70):
+                member.write(block)
+    with pytest.raises(InputError, match="would unpack to 1 files"):
+        open_source(tmp_path / "bomb.zip")
+
+
+def test_a_damaged_zip_and_an_unknown_sensor_are_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"PK\3\4 no more")
+    with pytest.raises(InputError, match="cannot be opened as a zip"):
+        open_source(tmp_path / "a.zip")
+    folder = made.enmap(tmp_path, counts(10))
+    with pytest.raises(InputError, match="no reader for the sensor 'modis'; choose"):
+        open_source(folder, sensor="modis")
+    with pytest.raises(CsakdGeoError):
+        open_source(folder, sensor="prisma")
+    assert "enmap" in product_names()
+
+
+def test_two_products_in_one_folder_must_be_told_apart(tmp_path: Path) -> None:
+    folder = made.enmap(tmp_path, counts(10))
+    for file in list(folder.iterdir()):
+        shutil.copy(file, folder / file.name.replace("DT0000001867", "DT0000001868"))
+    with pytest.raises(InputError, match="holds 2 products .* give the metadata file"):
+        open_source(folder)
+    source = open_source(sorted(folder.glob("*METADATA.XML"))[1])
+    assert source.axis.size == 10
+
+
+def test_info_understands_a_product(tmp_path: Path) -> None:
+    folder = made.enmap(tmp_path, counts(10))
+    result = CliRunner().invoke(main, ["info", str(folder)])
+    assert result.exit_code == 0, result.output
+    assert "EnMAP L2A" in result.output
+    assert "overlap" in " ".join(result.output.split())
+
+
+def test_a_folder_without_a_product_is_still_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    assert find_sensor(tmp_path) is None
+    with pytest.raises(InputError, match="is a folder; give the raster file"):
+        open_source(tmp_path)
