@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt -e ".[cluster,lint,onnx,test,train]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[cluster,gis,lint,onnx,test,train]"
 	touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed ## fuse the sample pair into demo/
