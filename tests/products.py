@@ -164,3 +164,59 @@ def sentinel2(parent: Path, bands: dict[str, Array], *, level: str = "L2A", scl:
         f"</Product_Image_Characteristics></n1:General_Info></n1:Level-{level[1:]}_User_Product>"
     )
     return folder
+
+
+EMIT_NM = np.array([400.0, 550.0, 700.0, 1400.0, 2200.0])
+
+
+def emit(
+    path: Path,
+    cube: Array,
+    table_x: Array,
+    table_y: Array,
+    *,
+    flags: Array | None = None,
+    corner: tuple[float, float] = (15.0, 52.5),
+) -> Path:
+    """EMIT L2A: cube (downtrack, crosstrack, bands), a lookup table from 1, the mask product beside it."""
+    with h5py.File(path, "w") as file:
+        file["reflectance"] = cube.astype(np.float32)
+        file["reflectance"].attrs["_FillValue"] = np.float32([-9999])
+        file["sensor_band_parameters/wavelengths"] = EMIT_NM.astype(np.float32)
+        file["sensor_band_parameters/fwhm"] = np.full(5, 8.5, np.float32)
+        file["sensor_band_parameters/good_wavelengths"] = np.array([1, 1, 1, 0, 1], np.float32)
+        file["location/glt_x"], file["location/glt_y"] = table_x.astype(np.int32), table_y.astype(np.int32)
+        file.attrs["geotransform"] = np.array([corner[0], 0.0005, 0, corner[1], 0, -0.0005])
+        file.attrs["spatial_ref"] = rasterio.crs.CRS.from_epsg(4326).to_wkt()
+    if flags is not None:
+        names = ["Cloud flag", "Cirrus flag", "Water flag", "Spacecraft Flag", "Dilated Cloud Flag", "AOD550"]
+        with h5py.File(path.parent / path.name.replace("RFL", "MASK"), "w") as file:
+            file["mask"] = flags.astype(np.float32)
+            file.create_dataset("sensor_band_parameters/mask_bands", data=names, dtype=h5py.string_dtype())
+    return path
+
+
+def landsat(parent: Path, counts: Array, quality: Array, *, level: str = "L2SP", satellite: int = 8) -> Path:
+    """Landsat Collection 2: rescaling in the MTL text by group, flags in QA_PIXEL."""
+    stem = f"L{'C' if satellite > 7 else 'E'}{satellite:02d}_{level}_193023_20220724_20220802_02_T1"
+    folder = parent / stem
+    numbers = (1, 2, 3, 4, 5, 6, 7) if satellite > 7 else (1, 2, 3, 4, 5, 7)
+    for number, band in zip(numbers, counts, strict=True):
+        raster(folder / f"{stem}_{'SR_' if level == 'L2SP' else ''}B{number}.TIF", band[None], nodata=0)
+    raster(folder / f"{stem}_QA_PIXEL.TIF", quality.astype(np.uint16)[None], nodata=1)
+    rescale = {
+        "LEVEL2_SURFACE_REFLECTANCE_PARAMETERS": (2.75e-05, -0.2),
+        "LEVEL1_RADIOMETRIC_RESCALING": (2.0e-05, -0.1),
+    }
+    lines = ["GROUP = LANDSAT_METADATA_FILE", "  GROUP = IMAGE_ATTRIBUTES", "    SUN_ELEVATION = 30.0"]
+    lines.append("  END_GROUP = IMAGE_ATTRIBUTES")
+    for group, (gain, offset) in rescale.items():
+        if level != "L2SP" and group.startswith("LEVEL2"):
+            continue
+        lines.append(f"  GROUP = {group}")
+        for number in numbers:
+            lines.append(f"    REFLECTANCE_MULT_BAND_{number} = {gain}")
+            lines.append(f"    REFLECTANCE_ADD_BAND_{number} = {offset}")
+        lines.append(f"  END_GROUP = {group}")
+    (folder / f"{stem}_MTL.txt").write_text("\n".join([*lines, "END_GROUP = LANDSAT_METADATA_FILE", "END"]))
+    return folder

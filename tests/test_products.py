@@ -168,11 +168,13 @@ def test_members_that_leave_the_zip_are_refused(tmp_path: Path, member: str) -> 
 
 
 def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("a.TIF", "w", force_zip64=True) as member:
-            block = bytes(1 << 24)
-            for _ in range(70):
-                member.write(block)
+    with (
+        zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("a.TIF", "w", force_zip64=True) as member,
+    ):
+        block = bytes(1 << 24)
+        for _ in range(70):
+            member.write(block)
     with pytest.raises(InputError, match="would unpack to 1 files"):
         open_source(tmp_path / "bomb.zip")
 
@@ -193,7 +195,7 @@ def test_two_products_in_one_folder_must_be_told_apart(tmp_path: Path) -> None:
     folder = made.enmap(tmp_path, counts(10))
     for file in list(folder.iterdir()):
         shutil.copy(file, folder / file.name.replace("DT0000001867", "DT0000001868"))
-    with pytest.raises(InputError, match="holds 2 products .* give the metadata file"):
+    with pytest.raises(InputError, match=r"holds 2 products .* give the metadata file"):
         open_source(folder)
     source = open_source(sorted(folder.glob("*METADATA.XML"))[1])
     assert source.axis.size == 10
@@ -212,3 +214,27 @@ def test_a_folder_without_a_product_is_still_a_folder(tmp_path: Path) -> None:
     assert find_sensor(tmp_path) is None
     with pytest.raises(InputError, match="is a folder; give the raster file"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize(("level", "satellite", "bands"), [("L2SP", 8, 7), ("L1TP", 9, 7), ("L2SP", 7, 6)])
+def test_landsat_is_rescaled_and_masked(tmp_path: Path, level: str, satellite: int, bands: int) -> None:
+    stored = counts(bands, low=7000, high=20000).astype(np.uint16)
+    stored[1, 2, 2] = 0
+    quality = np.full((12, 10), 21824)  # clear
+    quality[0, 0], quality[4, 4], quality[6, 6], quality[7, 7] = (
+        1,
+        22280,
+        23888,
+        21952,
+    )  # the last is clear water
+    folder = made.landsat(tmp_path, stored, quality, level=level, satellite=satellite)
+    source = open_source(folder)
+    gain, offset = (2.75e-05, -0.2) if level == "L2SP" else (2.0e-05 / 0.5, -0.1 / 0.5)
+    expected = stored * gain + offset
+    expected[1, 2, 2] = expected[:, 0, 0] = expected[:, 4, 4] = expected[:, 6, 6] = np.nan
+    np.testing.assert_allclose(source.read(0, 0, 12, 10), expected, atol=1e-6)
+    assert source.units == "reflectance"
+    assert np.all(np.diff(source.axis.wavelength) > 0)
+    next(folder.glob("*QA_PIXEL.TIF")).unlink()
+    with pytest.raises(InputError, match="lacks the quality band QA_PIXEL"):
+        open_source(folder)

@@ -74,14 +74,17 @@ def _open_path(image: Path | str, name: str | None, sensor: str | None) -> Any:
     path = Path(image)
     if sensor is not None:
         return open_product(path, sensor=sensor, name=name)
-    if path.suffix.lower() == ".nc" or path.is_dir():
+    folder, netcdf = path.is_dir(), path.suffix.lower() == ".nc" and path.is_file()
+    if folder or netcdf:
         from csakd_geo.io.cube import CubeSource, find_cube, is_store
 
-        if is_store(path) or (path.is_file() and find_cube(path) is not None):
-            return CubeSource.open_path(path, name=name)
+    if folder and is_store(path):
+        return CubeSource.open_path(path, name=name)
     found = find_sensor(path)
     if found is not None:
         return open_product(path, sensor=found, name=name)
+    if netcdf and find_cube(path) is not None:
+        return CubeSource.open_path(path, name=name)
     from csakd_geo.io.raster import RasterSource
 
     _check_path(str(image))

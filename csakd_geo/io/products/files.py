@@ -141,7 +141,7 @@ class ProductFiles:
             else:
                 with (self.root / name).open("rb") as stream:
                     data = stream.read(_TEXT + 1)
-        except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        except (OSError, zipfile.BadZipFile, RuntimeError) as error:
             raise InputError(
                 f"'{name}' of '{self.name}' cannot be read ({error}); fetch it again."
             ) from error
