@@ -149,10 +149,10 @@ class Store:
     def _path(self, row: int, col: int) -> Path:
         return self.tiles / f"{row}_{col}.npy"
 
-    def blocks(self, areas: list[Window]) -> Iterator[tuple[Window, NDArray[Any]]]:
-        """All super-tiles in order, read without loading them whole."""
+    def blocks(self, areas: list[Window]) -> Iterator[tuple[Window, Any]]:
+        """All super-tiles in order, as `Staged` ones."""
         for area in areas:
-            yield area, np.load(self._path(area.row, area.col), mmap_mode="r", allow_pickle=False)
+            yield area, Staged(self._path(area.row, area.col))
 
     def tidy(self) -> None:
         """Remove what a run that goes on has no use of: half-written tiles and half-finished products."""
@@ -164,6 +164,33 @@ class Store:
     def remove(self) -> None:
         """Remove the working folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Staged:
+    """A super-tile on the disk that is indexed like an array ``(band, y, x)``.
+
+    Its file is open and mapped only while it is looked at: a scene of many super-tiles takes neither
+    memory nor open files for those that nobody looks at.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        mapped = self._mapped()
+        self.shape: tuple[int, ...] = mapped.shape
+        self.dtype: np.dtype[Any] = mapped.dtype
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Values; they are mapped as long as the caller keeps them."""
+        values: NDArray[Any] = self._mapped()[key]
+        return values
+
+    def _mapped(self) -> NDArray[Any]:
+        values: NDArray[Any] = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        return values
 
 
 def key_of(plan: dict[str, Any]) -> str:

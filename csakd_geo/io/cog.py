@@ -1,38 +1,35 @@
 """Writing one validated, band-interleaved Cloud Optimized GeoTIFF from blocks.
 
-Blocks go into a plain tiled GeoTIFF first, then come overviews, then a copy that puts header, overviews and
-pixels in the order a COG needs. GDAL before 3.11 has no band interleave in its COG driver, and a copy of
-a GTiff with its overviews passes validation and reads one band many times faster.
+Blocks go into a plain tiled GeoTIFF first and, halved, into its first overview; then come the other overviews,
+then a copy that puts header, overviews and pixels in the order a COG needs. GDAL before 3.11 has no band
+interleave in its COG driver, and a copy of a GTiff with its overviews passes validation and reads one band many
+times faster.
 """
 
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import RasterioError
-from rasterio.io import MemoryFile
-from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
 
 from csakd_geo.errors import OutputError
 from csakd_geo.io.encoding import Encoding
 from csakd_geo.io.failure import plain_errors
-from csakd_geo.io.mosaic import check_block
+from csakd_geo.io.gdal import gdal_settings
+from csakd_geo.io.geotiff import layout, open_raster, stage_levels
+from csakd_geo.io.mosaic import Block
 from csakd_geo.spectral import SpectralAxis, band_tags
 
 #: Called with the stage ("write", "overviews", "copy", "validate") and its share done, 0 to 1.
@@ -88,7 +85,7 @@ class RasterSpec:
 def write_cog(
     target: Path,
     spec: RasterSpec,
-    blocks: Iterable[tuple[int, int, NDArray[Any]]],
+    blocks: Iterable[tuple[int, int, Block]],
     *,
     workdir: Path,
     progress: Progress | None = None,
@@ -100,7 +97,7 @@ def write_cog(
     target : Path
         Replaced if it exists, untouched if anything fails.
     spec : RasterSpec
-    blocks : iterable of (row, col, (band, y, x) array)
+    blocks : iterable of (row, col, `csakd_geo.io.mosaic.Block`)
         Encoded values with their upper left pixel. What no block covers is nodata.
     workdir : Path
         Existing folder on the target's filesystem; temporary files are made in it and removed.
@@ -118,24 +115,20 @@ def write_cog(
         folder = Path(tempfile.mkdtemp(prefix="cog-", dir=workdir))
         try:
             # GDAL_PAM_ENABLED: metadata must be in the file, never in an .aux.xml that stays behind.
-            with rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS", GDAL_PAM_ENABLED="NO"):
-                staged, ready = folder / "staged.tif", folder / "ready.tif"
-                _stage(staged, spec, blocks, report)
-                if spec.overviews:
-                    report("overviews", 0.0)
-                    with (
-                        rasterio.Env(GDAL_TIFF_OVR_BLOCKSIZE=str(spec.blocksize)),
-                        rasterio.open(staged, "r+") as dst,
-                    ):
-                        dst.build_overviews(spec.overviews, Resampling.average)
-                _check_whole(staged, spec)
-                report("overviews", 1.0)
+            with gdal_settings(GDAL_NUM_THREADS="ALL_CPUS", GDAL_PAM_ENABLED="NO"):
+                ready = folder / "ready.tif"
+                levels = stage_levels(folder, spec, blocks, report)
+                for path in levels:
+                    _check_whole(path, spec.blocksize)
                 report("copy", 0.0)
-                rasterio.shutil.copy(staged, ready, driver="GTiff", copy_src_overviews=True, **_layout(spec))
-                staged.unlink()
+                rasterio.shutil.copy(
+                    levels[0], ready, driver="GTiff", copy_src_overviews=True, **layout(spec)
+                )
+                for path in levels:
+                    path.unlink()
                 report("copy", 1.0)
                 report("validate", 0.0)
-                _check_whole(ready, spec)
+                _check_whole(ready, spec.blocksize, len(spec.overviews))
                 _validate(ready, spec)
                 report("validate", 1.0)
             with ready.open("r+b") as stream:
@@ -168,99 +161,17 @@ def _check(target: Path, spec: RasterSpec, workdir: Path) -> None:
         )
 
 
-def _stage(
-    path: Path, spec: RasterSpec, blocks: Iterable[tuple[int, int, NDArray[Any]]], report: Progress
-) -> None:
-    profile = {
-        "driver": "GTiff",
-        "count": spec.axis.size,
-        "height": spec.height,
-        "width": spec.width,
-        "dtype": spec.encoding.dtype,
-        "crs": spec.crs,
-        "transform": spec.transform,
-        "nodata": spec.encoding.nodata,
-        "photometric": "MINISBLACK",
-        **_layout(spec),
-        "compress": "NONE",
-        "predictor": 1,
-    }
-    written, total = 0, spec.height * spec.width
-    with rasterio.open(path, "w", **profile) as dst:
-        _describe(dst, spec)
-        report("write", 0.0)
-        for row, col, values in blocks:
-            check_block(spec, row, col, values)
-            _, height, width = values.shape
-            dst.write(values, window=Window(col, row, width, height))
-            written += height * width
-            report("write", min(1.0, written / total))
-
-
-def _layout(spec: RasterSpec) -> dict[str, Any]:
-    """Creation options that the staged file and the copy share, with the copy's compression."""
-    compress = spec.compress
-    if compress == "auto":
-        compress = "zstd" if _has_zstd() else "deflate"
-    return {
-        "tiled": True,
-        "blockxsize": spec.blocksize,
-        "blockysize": spec.blocksize,
-        "interleave": "band",
-        "bigtiff": "IF_SAFER",
-        "compress": compress.upper(),
-        f"{'zstd_level' if compress == 'zstd' else 'zlevel'}": 1,
-        "predictor": 3 if spec.encoding.dtype == "float32" else 2,
-    }
-
-
-@functools.cache
-def _has_zstd() -> bool:
-    try:
-        with (
-            MemoryFile() as memory,
-            memory.open(
-                driver="GTiff",
-                width=1,
-                height=1,
-                count=1,
-                dtype="uint8",
-                transform=Affine(1, 0, 1, 0, -1, 1),
-                compress="ZSTD",
-            ),
-        ):
-            return True
-    except RasterioError:
-        return False
-
-
-def _describe(dst: Any, spec: RasterSpec) -> None:
-    count, encoding = spec.axis.size, spec.encoding
-    dst.update_tags(**spec.tags)
-    dst.colorinterp = [ColorInterp.gray] + [ColorInterp.undefined] * (count - 1)
-    dst.scales = encoding.scale * count if len(encoding.scale) == 1 else encoding.scale
-    dst.offsets = encoding.offset * count if len(encoding.offset) == 1 else encoding.offset
-    if spec.units:
-        dst.units = (spec.units,) * count
-    for i in range(count):
-        imagery, default, description = band_tags(spec.axis, i)
-        if imagery:
-            dst.update_tags(i + 1, ns="IMAGERY", **imagery)
-        dst.update_tags(i + 1, **default)
-        dst.set_band_description(i + 1, description)
-
-
-def _check_whole(path: Path, spec: RasterSpec) -> None:
+def _check_whole(path: Path, blocksize: int, overviews: int = 0) -> None:
     """Raise OSError unless every tile of every band and overview is recorded and ends within the file.
 
     GDAL may report a full disk on the error stream only, and close and copy the file all the same.
     """
     size = path.stat().st_size
-    with rasterio.open(path) as src:
-        for overview, factor in enumerate([1, *spec.overviews]):
-            rows, cols = (-(-side // (factor * spec.blocksize)) for side in (spec.height, spec.width))
+    with open_raster(path) as src:
+        for overview in range(overviews + 1):
+            rows, cols = (-(-side // (blocksize << overview)) for side in src.shape)
             level = {"ovr": overview - 1} if overview else {}
-            for band in range(1, spec.axis.size + 1):
+            for band in range(1, src.count + 1):
                 for y, x in np.ndindex(rows, cols):
                     start = src.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band, **level)
                     length = src.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=band, **level)

@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from csakd_geo.errors import OutputError
 from csakd_geo.io.axes import axis_from_dataset
 from csakd_geo.io.cog import Progress, RasterSpec
-from csakd_geo.io.mosaic import Mosaic
+from csakd_geo.io.mosaic import Block, Mosaic
 from csakd_geo.io.placing import flush, place, workspace
 from csakd_geo.spectral import SpectralAxis, band_tags
 
@@ -29,7 +29,7 @@ _STRIP = 256  # a strip has at least the pixels of a square of that side
 def write_envi(
     target: Path,
     spec: RasterSpec,
-    blocks: Iterable[tuple[int, int, NDArray[Any]]],
+    blocks: Iterable[tuple[int, int, Block]],
     *,
     workdir: Path,
     progress: Progress | None = None,

@@ -8,10 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from numpy.typing import NDArray
-
 from csakd_geo.errors import OutputError
 from csakd_geo.io.cog import Progress, RasterSpec
+from csakd_geo.io.mosaic import Block
 
 
 class Writer(Protocol):
@@ -21,7 +20,7 @@ class Writer(Protocol):
         self,
         target: Path,
         spec: RasterSpec,
-        blocks: Iterable[tuple[int, int, NDArray[Any]]],
+        blocks: Iterable[tuple[int, int, Block]],
         *,
         workdir: Path,
         progress: Progress | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +18,30 @@ if TYPE_CHECKING:
 _LOOK = 8
 
 
+class Block(Protocol):
+    """Encoded ``(band, y, x)`` values: an array, or what is indexed like one and loads what is asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Bands, rows, columns."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """Values of a part."""
+
+
 class Mosaic:
     """Encoded blocks side by side; a pixel that no block covers is nodata.
 
-    Blocks stay where they are: those of a run are files mapped into memory, of which a window loads what
-    it needs. So a format may be written in its own pieces, each once and whole.
+    Blocks stay where they are: those of a run are files, of which a window loads what it needs. So a format may be written in its own pieces, each once and whole.
 
     Parameters
     ----------
     spec : RasterSpec
-    blocks : iterable of (row, col, (band, y, x) array)
+    blocks : iterable of (row, col, `Block`)
         Encoded values with their upper left pixel.
 
     Raises
@@ -36,9 +50,9 @@ class Mosaic:
         If a block does not fit.
     """
 
-    def __init__(self, spec: RasterSpec, blocks: Iterable[tuple[int, int, NDArray[Any]]]) -> None:
+    def __init__(self, spec: RasterSpec, blocks: Iterable[tuple[int, int, Block]]) -> None:
         self.spec = spec
-        self.blocks: list[NDArray[Any]] = []
+        self.blocks: list[Block] = []
         places: list[tuple[int, int, int, int]] = []
         for row, col, values in blocks:
             check_block(spec, row, col, values)
@@ -85,7 +99,7 @@ class Mosaic:
             yield Window(row, col, height, width)
 
 
-def check_block(spec: RasterSpec, row: int, col: int, values: NDArray[Any]) -> None:
+def check_block(spec: RasterSpec, row: int, col: int, values: Block) -> None:
     """Refuse a block that does not fit the product.
 
     Raises

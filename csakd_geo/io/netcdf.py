@@ -11,12 +11,11 @@ import h5netcdf
 import h5py
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from csakd_geo.errors import OutputError
 from csakd_geo.io.cf import NAME, CFCube
 from csakd_geo.io.cog import Progress, RasterSpec
-from csakd_geo.io.mosaic import Mosaic
+from csakd_geo.io.mosaic import Block, Mosaic
 from csakd_geo.io.placing import flush, place, workspace
 
 _LEVEL = 1  # of zlib
@@ -25,7 +24,7 @@ _LEVEL = 1  # of zlib
 def write_netcdf(
     target: Path,
     spec: RasterSpec,
-    blocks: Iterable[tuple[int, int, NDArray[Any]]],
+    blocks: Iterable[tuple[int, int, Block]],
     *,
     workdir: Path,
     progress: Progress | None = None,

@@ -10,14 +10,13 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 import zarr
-from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from csakd_geo.errors import OutputError
 from csakd_geo.io.cf import NAME, CFCube
 from csakd_geo.io.cog import Progress, RasterSpec
 from csakd_geo.io.cube import is_store
-from csakd_geo.io.mosaic import Mosaic
+from csakd_geo.io.mosaic import Block, Mosaic
 from csakd_geo.io.placing import place, workspace
 
 _LEVEL = 1  # of zstd: the fastest, as in the COG
@@ -26,7 +25,7 @@ _LEVEL = 1  # of zstd: the fastest, as in the COG
 def write_zarr(
     target: Path,
     spec: RasterSpec,
-    blocks: Iterable[tuple[int, int, NDArray[Any]]],
+    blocks: Iterable[tuple[int, int, Block]],
     *,
     workdir: Path,
     progress: Progress | None = None,
@@ -44,7 +43,7 @@ def write_zarr(
 def write_zarr2(
     target: Path,
     spec: RasterSpec,
-    blocks: Iterable[tuple[int, int, NDArray[Any]]],
+    blocks: Iterable[tuple[int, int, Block]],
     *,
     workdir: Path,
     progress: Progress | None = None,
@@ -70,7 +69,7 @@ def read_tags(target: Path) -> dict[str, str]:
 def _write(
     target: Path,
     spec: RasterSpec,
-    blocks: Iterable[tuple[int, int, NDArray[Any]]],
+    blocks: Iterable[tuple[int, int, Block]],
     workdir: Path,
     progress: Progress | None,
     *,
