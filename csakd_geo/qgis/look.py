@@ -1,0 +1,147 @@
+"""The algorithms ``csakd:info`` and ``csakd:evaluate``: numbers, and a page of them for the results viewer."""
+
+from __future__ import annotations
+
+import html
+import json
+from pathlib import Path
+from typing import Any
+
+from qgis.core import (
+    QgsProcessingContext,
+    QgsProcessingFeedback,
+    QgsProcessingOutputNumber,
+    QgsProcessingOutputString,
+    QgsProcessingParameterFileDestination,
+    QgsProcessingParameterNumber,
+)
+
+from .algorithm import Algorithm
+from .parameters import ImageParameter, image_path
+from .process import run_cli
+
+_SCORES = ("psnr", "sam", "ergas", "rmse", "uiqi", "ssim", "cc", "pixels")
+_UNITS = {"psnr": " dB", "sam": "°"}
+
+
+class _Look(Algorithm):
+    """A command that prints JSON."""
+
+    def _add_page(self) -> None:
+        self.addParameter(
+            QgsProcessingParameterFileDestination(
+                "OUTPUT", "Page", "HTML files (*.html)", optional=True, createByDefault=False
+            )
+        )
+
+    def _write_page(
+        self,
+        parameters: dict[str, Any],
+        context: QgsProcessingContext,
+        title: str,
+        rows: list[tuple[str, str]],
+    ) -> dict[str, str]:
+        path = self.parameterAsFileOutput(parameters, "OUTPUT", context)
+        if not path:
+            return {}
+        cells = "".join(
+            f"<tr><th align='left'>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>\n"
+            for name, value in rows
+        )
+        title = html.escape(title)
+        Path(path).write_text(
+            f"<!DOCTYPE html>\n<html><head><meta charset='utf-8'><title>{title}</title></head>\n"
+            f"<body><h3>{title}</h3>\n<table>\n{cells}</table></body></html>\n",
+            "utf-8",
+        )
+        return {"OUTPUT": path}
+
+
+class Info(_Look):
+    """Say what an image is."""
+
+    command = "info"
+    title = "Describe image"
+    help = (
+        "Says what an image is and what csakd-geo understands of it: size, position, bands, wavelengths, bands "
+        "that a fusion will leave out and why, and what may go wrong."
+    )
+
+    def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:
+        """Declare the parameters."""
+        self.addParameter(ImageParameter("IMAGE", "Image"))
+        self._add_page()
+        for name in ("BANDS", "GOOD_BANDS", "WIDTH", "HEIGHT"):
+            self.addOutput(QgsProcessingOutputNumber(name, name.replace("_", " ").capitalize()))
+        self.addOutput(QgsProcessingOutputString("CRS", "CRS"))
+
+    def processAlgorithm(
+        self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
+    ) -> dict[str, Any]:
+        """Run ``csakd-geo info --json``."""
+        image = image_path(self, parameters, "IMAGE", context)
+        done = run_cli(["info", "--json", "--", image], feedback)
+        if done.cancelled:
+            return {}
+        facts = json.loads(done.stdout)
+        for sentence in facts.pop("warnings", []):
+            feedback.pushWarning(sentence)
+        rows = [(key.replace("_", " ").capitalize(), _plain(value)) for key, value in facts.items()]
+        for name, value in rows:
+            feedback.pushInfo(f"{name}: {value}")
+        numbers = {name: facts[name.lower()] for name in ("BANDS", "GOOD_BANDS", "WIDTH", "HEIGHT")}
+        page = self._write_page(parameters, context, str(facts["name"]), rows)
+        return {**numbers, "CRS": facts["crs"] or "", **page}
+
+
+class Evaluate(_Look):
+    """Score a fused image against the truth."""
+
+    command = "evaluate"
+    title = "Score fused image against truth"
+    help = (
+        "Compares a fused image with a true image of the same grid: PSNR, SSIM, UIQI and CC (higher is better), "
+        "SAM, ERGAS and RMSE (lower is better). Ratio is that of the fusion: HSI pixel over MSI pixel."
+    )
+
+    def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:
+        """Declare the parameters."""
+        self.addParameter(ImageParameter("FUSED", "Fused image"))
+        self.addParameter(ImageParameter("TRUTH", "True image"))
+        number = QgsProcessingParameterNumber
+        self.addParameter(
+            number("RATIO", "Ratio of the fusion", type=number.Integer, defaultValue=4, minValue=1)
+        )
+        self._add_page()
+        for name in _SCORES:
+            self.addOutput(QgsProcessingOutputNumber(name.upper(), name.upper()))
+
+    def processAlgorithm(
+        self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
+    ) -> dict[str, Any]:
+        """Run ``csakd-geo evaluate --json``."""
+        fused, truth = (image_path(self, parameters, name, context) for name in ("FUSED", "TRUTH"))
+        ratio = self.parameterAsInt(parameters, "RATIO", context)
+        done = run_cli(["evaluate", f"--ratio={ratio}", "--json", "--", fused, truth], feedback)
+        if done.cancelled:
+            return {}
+        scores = json.loads(done.stdout)["scores"]
+        rows = [
+            (name.upper() if name != "pixels" else "Pixels", f"{scores[name]:.6g}{_UNITS.get(name, '')}")
+            for name in _SCORES
+        ]
+        for name, value in rows:
+            feedback.pushInfo(f"{name}: {value}")
+        page = self._write_page(parameters, context, f"{Path(fused).name} against {Path(truth).name}", rows)
+        return {**{name.upper(): scores[name] for name in _SCORES}, **page}
+
+
+def _plain(value: Any) -> str:
+    """A fact as text."""
+    if value is None:
+        return "none"
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {_plain(part)}" for key, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(_plain(part) for part in value) or "none"
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

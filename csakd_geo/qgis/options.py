@@ -1,0 +1,50 @@
+"""The advanced options of ``csakd-geo fuse`` that the dialog offers; one that is left empty is not passed."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+#: What a kind of option is called here: choice, integer, number, text, file, switch.
+CHOICE, INTEGER, NUMBER, TEXT, FILE, SWITCH = "choice", "integer", "number", "text", "file", "switch"
+
+
+class Option(NamedTuple):
+    """One option; RATIO is ``--ratio``, and so on."""
+
+    name: str
+    label: str
+    kind: str
+    choices: tuple[str, ...] = ()
+    minimum: float = 0
+
+    @property
+    def flag(self) -> str:
+        """Its name on the command line."""
+        return "--" + self.name.lower().replace("_", "-")
+
+    def arguments(self, value: Any) -> list[str]:
+        """What goes on the command line for a value; nothing for none."""
+        if self.kind == SWITCH:
+            return [self.flag] if value else []
+        return [] if value in (None, "") else [f"{self.flag}={value}"]
+
+
+OPTIONS = (
+    Option("RATIO", "Ratio of HSI pixel to MSI pixel (by default from the files)", INTEGER, minimum=1),
+    Option("BANDS", "HSI bands to write, such as 1-50,450-680nm", TEXT),
+    Option("WAVELENGTHS", "Wavelengths of the HSI's bands (CSV or ENVI header)", FILE),
+    Option("SHIFT", "Shift: auto, none, or DX,DY added to the HSI in units of the MSI's CRS", TEXT),
+    Option("DTYPE", "Stored type (int16 by default)", CHOICE, ("int16", "float32")),
+    Option("ADAPT_MINUTES", "Minutes of training on the pair; 0 never trains", NUMBER),
+    Option("DEVICE", "Device: auto, cpu, cuda or cuda:N", TEXT),
+    Option("TILE", "Tile, in MSI pixels computed at once", INTEGER, minimum=1),
+    Option("SUPERTILE", "Super-tile, in MSI pixels stored at once", INTEGER, minimum=1),
+    Option("HALO", "Halo, in HSI pixels of context, or auto to measure it", TEXT),
+    Option("BLEND", "How tiles meet (crop by default)", CHOICE, ("crop", "linear", "hann")),
+    Option("STATISTICS", "Attention and scaling from (scene by default)", CHOICE, ("scene", "tile")),
+    Option("UNREADABLE", "Where an input cannot be read (fail by default)", CHOICE, ("fail", "nodata")),
+    Option("SEED", "Seed of everything random", INTEGER),
+    Option("WORKERS", "Worker processes", INTEGER, minimum=1),
+    Option("CONFIG", "Configuration with the same options (YAML)", FILE),
+    Option("RESUME", "Resume: go on with a run of the same settings that was stopped", SWITCH),
+)
