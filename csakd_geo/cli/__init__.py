@@ -39,6 +39,8 @@ _COMMANDS = {
     "sample": _Command("images", "sample", "Write the sample pair and its truth."),
     "simulate": _Command("images", "simulate", "Make a pair with known truth from one fine image."),
     "evaluate": _Command("images", "evaluate", "Score a fused image against the truth."),
+    "qgis": _Command("qgis", "qgis", "Put csakd-geo into the Processing toolbox of QGIS."),
+    "doctor": _Command("doctor", "doctor", "Say what is installed, what is missing and what to do."),
 }
 
 
