@@ -220,3 +220,86 @@ def landsat(parent: Path, counts: Array, quality: Array, *, level: str = "L2SP",
         lines.append(f"  END_GROUP = {group}")
     (folder / f"{stem}_MTL.txt").write_text("\n".join([*lines, "END_GROUP = LANDSAT_METADATA_FILE", "END"]))
     return folder
+
+
+DESIS_NM = np.array([401.3, 550.0, 700.0, 998.7])
+
+
+def desis(parent: Path, counts: Array, *, quality: Array | None = None, level: str = "L2A") -> Path:
+    """DESIS L2A: gains per band in METADATA.xml, ten quality rasters in one file."""
+    name = f"DESIS-HSI-{level}-DT0483531728_001-20200628T153803-V0220"
+    folder = parent / name
+    raster(folder / f"{name}-SPECTRAL_IMAGE.tif", counts, nodata=-32768)
+    masks = np.zeros((10, *counts.shape[1:]), np.uint8) if quality is None else quality
+    raster(folder / f"{name}-QL_QUALITY-2.tif", masks, nodata=0)
+    raster(folder / f"{name}-QL_QUALITY.tif", np.ones_like(counts, np.uint8))
+    bands = "".join(
+        f"<band><bandNumber>{k + 1}</bandNumber><wavelengthCenterOfBand>{w}</wavelengthCenterOfBand>"
+        f"<wavelengthWidthOfBand>3.5</wavelengthWidthOfBand><response>0.1,0.9</response>"
+        f"<gainOfBand>0.0001</gainOfBand><offsetOfBand>{0.01 * k}</offsetOfBand></band>"
+        for k, w in enumerate(DESIS_NM)
+    )
+    (folder / f"{name}-METADATA.xml").write_text(
+        '<?xml version="1.0" encoding="UTF-8"?><hsi_doc><specific><bandCharacterisation>'
+        f"{bands}</bandCharacterisation></specific></hsi_doc>"
+    )
+    return folder
+
+
+def hyperion(parent: Path, counts: Array) -> Path:
+    """Hyperion L1T: 242 GeoTIFFs, scaling factors of the two detectors in the MTL text."""
+    stem = "EO1H1930232010200110KF"
+    folder = parent / f"{stem}_1T"
+    for band in range(1, 243):
+        raster(folder / f"{stem}_B{band:03d}_L1T.TIF", counts[band - 1][None])
+    (folder / f"{stem}_MTL_L1T.TXT").write_text(
+        "GROUP = L1_METADATA_FILE\n  GROUP = RADIANCE_SCALING\n    SCALING_FACTOR_VNIR = 40.0\n"
+        "    SCALING_FACTOR_SWIR = 80.0\n  END_GROUP = RADIANCE_SCALING\nEND_GROUP = L1_METADATA_FILE\nEND\n"
+    )
+    return folder
+
+
+def planetscope(parent: Path, counts: Array, udm: Array, *, surface: bool = True) -> Path:
+    """A PlanetScope scene: image, UDM2 of eight bands, coefficients in the metadata."""
+    scene, folder = "20220724_101112_55_2416", parent / "PSScene"
+    eight = "_8b" if len(counts) == 8 else ""
+    end = "_SR_8b" if surface and eight else "_SR" if surface else eight
+    raster(folder / f"{scene}_3B_AnalyticMS{end}.tif", counts, pixel=3, nodata=0)
+    raster(folder / f"{scene}_3B_udm2.tif", udm, pixel=3)
+    blocks = "".join(
+        f"<ps:bandSpecificMetadata><ps:bandNumber>{k + 1}</ps:bandNumber><ps:radiometricScaleFactor>0.01"
+        f"</ps:radiometricScaleFactor><ps:reflectanceCoefficient>{2e-5 + k * 1e-6}</ps:reflectanceCoefficient>"
+        "</ps:bandSpecificMetadata>"
+        for k in range(len(counts))
+    )
+    (folder / f"{scene}_3B_AnalyticMS{eight}_metadata.xml").write_text(
+        f'<?xml version="1.0"?><ps:EO xmlns:ps="http://schemas.planet.com/ps">{blocks}</ps:EO>'
+    )
+    return folder
+
+
+def aviris_envi(path: Path, cube: Array, *, rotation: float = 0.0) -> Path:
+    """AVIRIS-NG: a raw image without a suffix (line, band, sample), map info with a rotation."""
+    bands, height, width = cube.shape
+    cube.astype("<f4").transpose(1, 0, 2).tofile(path)
+    wavelength = ", ".join(f"{400 + 5 * k}.5" for k in range(bands))
+    path.with_name(path.name + ".hdr").write_text(
+        f"ENVI\nsamples = {width}\nlines = {height}\nbands = {bands}\nheader offset = 0\ndata type = 4\n"
+        f"interleave = bil\nbyte order = 0\ndata ignore value = -9999\n"
+        f"map info = {{UTM, 1, 1, {LEFT}, {TOP}, 5.0, 5.0, 33, North, WGS-84, units=Meters, rotation={rotation}}}\n"
+        f"wavelength units = Nanometers\nwavelength = {{{wavelength}}}\nfwhm = {{{', '.join(['6.0'] * bands)}}}\n"
+    )
+    return path
+
+
+def aviris_netcdf(path: Path, cube: Array) -> Path:
+    """AVIRIS-3 L2A: group reflectance (wavelength, northing, easting) and transverse_mercator."""
+    with h5py.File(path, "w") as file:
+        file["reflectance/reflectance"] = cube.astype(np.float32)
+        file["reflectance/reflectance"].attrs["_FillValue"] = np.float32([-9999])
+        file["reflectance/wavelength"] = 400.5 + 7.4 * np.arange(len(cube), dtype=np.float32)
+        file["reflectance/fwhm"] = np.full(len(cube), 8.0, np.float32)
+        mapping = file.create_dataset("transverse_mercator", data=b"")
+        mapping.attrs["spatial_ref"] = rasterio.crs.CRS.from_string(CRS).to_wkt()
+        mapping.attrs["GeoTransform"] = f"{LEFT} 3.0 0.0 {TOP} 0.0 -3.0 "
+    return path

@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 
 __all__ = ["find_sensor", "open_product", "product_names"]
 
-_MODULES = ("enmap", "prisma", "sentinel2", "emit", "landsat", "neon")
+_MODULES = (
+    "enmap",
+    "prisma",
+    "sentinel2",
+    "emit",
+    "landsat",
+    "desis",
+    "aviris",
+    "hyperion",
+    "planetscope",
+    "neon",
+)
 #: Files that may stand for a product by themselves or name one; any other file is a plain raster.
 _HEADS = (".xml", ".zip", ".he5", ".h5", ".hdf5", ".nc", ".txt", ".hdr", "")
 
