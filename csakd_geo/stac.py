@@ -1,4 +1,4 @@
-"""STAC: an item beside a product, and a static catalog of many.
+"""STAC: an item beside a product.
 
 Everything is read back from the finished product, so an item can be made at any time. Items follow STAC
 1.1.0, whose core schema pystac carries, with the extensions projection, raster, eo and processing; those
@@ -10,26 +10,21 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from rasterio.crs import CRS
-from rasterio.errors import CRSError
-from rasterio.warp import transform_geom
-from shapely.geometry import MultiPolygon, Polygon, mapping, shape
-from shapely.geometry.base import BaseGeometry
+from shapely.geometry import mapping
 
 from csakd_geo.dates import find_date, first_date
-from csakd_geo.errors import GridError, InputError, OutputError
+from csakd_geo.errors import InputError, OutputError
+from csakd_geo.footprint import bbox, footprint, outline, rounded
 from csakd_geo.io import Source, open_source
 from csakd_geo.io.failure import plain_errors
 from csakd_geo.io.formats import FORMATS, find_format
 
-_VERSION = "1.1.0"
+VERSION = "1.1.0"
 _EXTENSIONS = tuple(
     f"https://stac-extensions.github.io/{name}/schema.json"
     for name in ("projection/v2.0.0", "raster/v2.0.0", "eo/v2.0.0", "processing/v1.2.0")
@@ -92,37 +87,6 @@ def _decoded(text: str) -> Any:
         return text
 
 
-def footprint(source: Source) -> BaseGeometry | None:
-    """Outline of an image in longitude and latitude; None without a CRS.
-
-    Edges are cut into eighths before they are projected, and the outline at the 180th meridian.
-
-    Raises
-    ------
-    GridError
-        The CRS cannot be brought to longitude and latitude there.
-    """
-    if source.crs is None:
-        return None
-    ring = outline(source)
-    try:
-        found = shape(transform_geom(source.crs, CRS.from_epsg(4326), mapping(ring)))
-    except CRSError as error:
-        raise GridError(f"'{source.name}' cannot be placed in longitude and latitude ({error}).") from error
-    if not all(math.isfinite(v) for v in found.bounds):
-        raise GridError(f"'{source.name}' lies outside the area of use of its CRS; check its transform.")
-    return found
-
-
-def outline(source: Source) -> Polygon:
-    """Outline of an image in its own CRS, edges cut into eighths."""
-    t = np.linspace(0, 1, _EDGE_POINTS)[:-1]
-    zero = np.zeros_like(t)
-    u, v = np.concatenate([t, zero + 1, 1 - t, zero]), np.concatenate([zero, t, zero + 1, 1 - t])
-    u, v, m = u * source.width, v * source.height, source.transform
-    return Polygon(np.stack([m.a * u + m.b * v + m.c, m.d * u + m.e * v + m.f], axis=1))
-
-
 def write_item(product: Path, *, hsi: Path | str | None = None, msi: Path | str | None = None) -> Path:
     """Write the STAC item of a product beside it, as ``<stem>.stac.json``.
 
@@ -149,7 +113,7 @@ def write_item(product: Path, *, hsi: Path | str | None = None, msi: Path | str 
         The item cannot be written.
     """
     target = item_path(product)
-    _write(target, build_item(product, hsi=hsi, msi=msi))
+    write_json(target, build_item(product, hsi=hsi, msi=msi))
     return target
 
 
@@ -163,13 +127,13 @@ def build_item(
 ) -> dict[str, Any]:
     """The item of a product as plain values, valid under the core schema; see `write_item`."""
     facts, source = read_facts(product), open_source(product)
-    outline = footprint(source)
+    shown = footprint(source)
     item: dict[str, Any] = {
         "type": "Feature",
-        "stac_version": _VERSION,
+        "stac_version": VERSION,
         "stac_extensions": list(_EXTENSIONS),
         "id": product.stem,
-        "geometry": None if outline is None else _rounded(mapping(outline)),
+        "geometry": None if shown is None else rounded(mapping(shown)),
         "properties": {
             "title": f"{facts['hsi']} fused with {facts['msi']}",
             **_times(facts, product, hsi, msi),
@@ -177,14 +141,14 @@ def build_item(
             **_processing(facts),
         },
         "links": [
-            {"rel": "derived_from", "href": _href(path, product.parent), "title": title}
+            {"rel": "derived_from", "href": href(path, product.parent), "title": title}
             for title, path in (("HSI", hsi), ("MSI", msi))
             if path is not None
         ],
         "assets": _assets(product, source, facts),
     }
-    if outline is not None:
-        item["bbox"] = _bbox(outline)
+    if shown is not None:
+        item["bbox"] = bbox(shown)
     validate(item)
     return item
 
@@ -299,26 +263,8 @@ def _band(source: Source, k: int) -> dict[str, Any]:
     return band
 
 
-def _rounded(value: Any) -> Any:
-    """A GeoJSON geometry with coordinates to 1e-7 degree, a centimetre."""
-    if isinstance(value, dict):
-        return {k: _rounded(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_rounded(v) for v in value]
-    return round(value, 7) if isinstance(value, float) else value
-
-
-def _bbox(outline: BaseGeometry) -> list[float]:
-    """West, south, east, north; west is the greater one where the 180th meridian is crossed."""
-    west, south, east, north = outline.bounds
-    if isinstance(outline, MultiPolygon) and west <= -180 and east >= 180:
-        west = min(part.bounds[0] for part in outline.geoms if part.bounds[2] >= 180)
-        east = max(part.bounds[2] for part in outline.geoms if part.bounds[0] <= -180)
-    return [round(float(v), 7) for v in (west, south, east, north)]
-
-
-def _href(path: Path | str, start: Path) -> str:
-    """Relative where it can be; addresses stay as they are."""
+def href(path: Path | str, start: Path) -> str:
+    """How a file in the folder `start` refers to a path: relative where it can be; addresses stay as they are."""
     text = str(path)
     if "://" in text or text.startswith("/vsi"):
         return text
@@ -352,74 +298,14 @@ def validate(item: dict[str, Any]) -> None:
         raise OutputError(f"'{item['id']}' makes no valid STAC: {error}.") from error
 
 
-def write_collection(folder: Path, items: Sequence[Path], *, name: str, title: str) -> Path:
-    """Write ``collection.json``, a static catalog of items that stay where they are.
-
-    The items get the links of their collection; all links are relative, so that the whole can be moved.
-
-    Parameters
-    ----------
-    folder : Path
-    items : sequence of Path
-        At least one.
-    name, title : str
-        Id of the collection, and its title.
-
-    Returns
-    -------
-    Path
+def write_json(target: Path, content: dict[str, Any]) -> None:
+    """Write JSON that appears when it is whole.
 
     Raises
     ------
-    InputError
-        There is no item.
     OutputError
-        A file cannot be written.
+        The file cannot be written.
     """
-    if not items:
-        raise InputError("There is no finished scene to make a STAC collection of.")
-    target = folder / "collection.json"
-    read = {path: json.loads(path.read_text("utf-8")) for path in items}
-    boxes = [item["bbox"] for item in read.values() if "bbox" in item] or [[-180.0, -90.0, 180.0, 90.0]]
-    times = sorted(item["properties"]["datetime"] for item in read.values())
-    collection = {
-        "type": "Collection",
-        "stac_version": _VERSION,
-        "id": name,
-        "title": title,
-        "description": "Hyperspectral images fused with multispectral ones by csakd-geo.",
-        "license": "other",
-        "extent": {
-            "spatial": {"bbox": [_joined(boxes)]},
-            "temporal": {"interval": [[times[0], times[-1]]]},
-        },
-        "links": [
-            {"rel": "root", "href": "./collection.json", "type": "application/json"},
-            *({"rel": "item", "href": _href(path, folder), "type": "application/geo+json"} for path in items),
-        ],
-    }
-    validate(collection)
-    for path, item in read.items():
-        href = _href(target, path.parent)
-        kept = [link for link in item["links"] if link["rel"] not in ("root", "parent", "collection")]
-        up = [
-            {"rel": rel, "href": href, "type": "application/json"} for rel in ("root", "parent", "collection")
-        ]
-        _write(path, {**item, "collection": name, "links": [*up, *kept]})
-    _write(target, collection)
-    return target
-
-
-def _joined(boxes: Sequence[Sequence[float]]) -> list[float]:
-    """One box around all; around the whole globe where one of them crosses the 180th meridian."""
-    west, south, east, north = (list(side) for side in zip(*boxes, strict=True))
-    if any(w > e for w, e in zip(west, east, strict=True)):
-        return [-180.0, min(south), 180.0, max(north)]
-    return [min(west), min(south), max(east), max(north)]
-
-
-def _write(target: Path, content: dict[str, Any]) -> None:
-    """Write JSON that appears when it is whole."""
     part = target.with_name(f".{target.name}.part")
     with plain_errors(target):
         try:

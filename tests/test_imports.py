@@ -53,6 +53,7 @@ ORDER = (
     "quicklook",
     "trial",
     "report",
+    "footprint",
     "dates",
     "stac",
     "batch",

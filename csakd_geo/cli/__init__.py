@@ -30,6 +30,8 @@ class _Command(NamedTuple):
 
 _COMMANDS = {
     "fuse": _Command("fuse", "fuse", "Fuse a hyperspectral with a multispectral image."),
+    "pair": _Command("batch", "pair", "Find the pairs in two folders, by place and date."),
+    "batch": _Command("batch", "batch", "Fuse all pairs of a manifest."),
     "train": _Command("train", "train", "Train a student and its teacher from a configuration."),
     "test": _Command("test", "test", "Score a model against every method on scenes with known truth."),
     "model": _Command("model", "model", "Look into models, import, export, verify and list them."),

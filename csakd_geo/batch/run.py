@@ -1,0 +1,237 @@
+"""Running the scenes of a batch: one after the other, on worker processes, or on a Dask cluster."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from csakd_geo.batch.manifest import Scene
+from csakd_geo.engine.run import Crew, _client
+from csakd_geo.engine.store import Store
+from csakd_geo.errors import CsakdGeoError, InputError, OutputError
+from csakd_geo.evaluate import evaluate
+from csakd_geo.footprint import footprint
+from csakd_geo.io import open_source
+from csakd_geo.io.failure import plain_errors
+from csakd_geo.io.formats import find_format
+from csakd_geo.job import Report, draft_job, prepare_job
+from csakd_geo.options import make_options
+from csakd_geo.product import check_space, check_target, is_finished, write_job
+from csakd_geo.resume import load_job
+from csakd_geo.stac import item_path, read_facts, write_item
+
+if TYPE_CHECKING:
+    from csakd_geo.job import Draft
+
+Status = Literal["done", "skipped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What holds for all scenes of a batch.
+
+    Parameters
+    ----------
+    options : dict
+        Of ``fuse``; those of a row go before them.
+    resume : bool
+        Skip scenes that are finished with the same settings, go on with half-done ones.
+    overwrite : bool
+        Replace outputs that were made with other settings.
+    quicklook, stac : bool
+        Also draw a PNG, write a STAC item, beside each output.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    resume: bool = True
+    overwrite: bool = False
+    quicklook: bool = False
+    stac: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one scene.
+
+    Parameters
+    ----------
+    scene : Scene
+    status : {"done", "skipped", "failed"}
+        Skipped: it was finished before with the same settings.
+    seconds : float
+        Wall time.
+    error : str
+        One sentence, where it failed.
+    facts : dict
+        Provenance of the output, see `csakd_geo.stac.read_facts`; empty where it failed.
+    scores : dict of str to float
+        ``psnr`` (dB), ``sam`` (deg), ``ergas`` against the scene's truth, where it has one.
+    outline : bytes or None
+        WKB of the output's footprint in longitude and latitude; of the MSI's where the scene failed.
+    """
+
+    scene: Scene
+    status: Status
+    seconds: float
+    error: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
+    outline: bytes | None = None
+
+
+def run_batch(
+    scenes: Sequence[Scene],
+    settings: Settings,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    report: Report | None = None,
+) -> Iterator[Outcome]:
+    """Fuse scene by scene; one that fails stops no other.
+
+    Parameters
+    ----------
+    scenes : sequence of Scene
+    settings : Settings
+    workers : int, optional
+        So many worker processes on this machine, each with one scene at a time.
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers take a scene each; they see all files under the same paths.
+    report : callable, optional
+        Stages of the scene that is running, where scenes run one after the other.
+
+    Yields
+    ------
+    Outcome
+        In the order in which scenes end.
+
+    Raises
+    ------
+    InputError
+        There is no scheduler at the address, or the package ``distributed`` is missing.
+    """
+    if workers is None and scheduler is None:
+        for scene in scenes:
+            yield fuse_scene(scene, settings, report=report)
+        return
+    from distributed import KilledWorker, as_completed
+
+    alone = {"workers": None, "scheduler": None}  # a worker starts no workers
+    with _client(Crew(1, workers, scheduler)) as client:
+        futures = {client.submit(fuse_scene, scene, settings, alone, pure=False): scene for scene in scenes}
+        try:
+            for future in as_completed(list(futures)):
+                try:
+                    yield future.result()
+                except KilledWorker:
+                    why = "Workers died again and again over this scene; give them more memory."
+                    yield Outcome(futures[future], "failed", 0.0, why)
+        finally:
+            client.cancel(list(futures))
+
+
+def fuse_scene(
+    scene: Scene,
+    settings: Settings,
+    forced: dict[str, Any] | None = None,
+    *,
+    report: Report | None = None,
+) -> Outcome:
+    """Fuse one scene as ``csakd-geo fuse`` does; whatever goes wrong is in the outcome.
+
+    Parameters
+    ----------
+    scene : Scene
+    settings : Settings
+    forced : dict, optional
+        Options that go before all others.
+    report : callable, optional
+    """
+    begun = time.perf_counter()
+    status: Status = "failed"
+    error, facts, scores = "", {}, {}
+    try:
+        if scene.problem:
+            raise InputError(scene.problem)
+        status = _fuse(scene, settings, forced or {}, report or _silent)
+        scores = _add(scene, settings, status)
+        facts = read_facts(scene.out)
+    except CsakdGeoError as caught:
+        status, error = "failed", str(caught)
+    except Exception as caught:
+        if os.environ.get("CSAKD_GEO_DEBUG") == "1":
+            raise
+        status = "failed"
+        error = f"Something went wrong that should not have ({type(caught).__name__}: {caught}); please report it."
+    seconds = time.perf_counter() - begun
+    outline = _outline(scene.msi if status == "failed" else scene.out)
+    return Outcome(scene, status, round(seconds, 2), error, facts, scores, outline)
+
+
+def _fuse(scene: Scene, settings: Settings, forced: dict[str, Any], report: Report) -> Status:
+    options = make_options({**settings.options, **scene.options, **forced})
+    target, resume = scene.out, settings.resume
+    inputs = [scene.hsi, scene.msi, *([scene.truth] if scene.truth else [])]
+    with plain_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    check_target(target, overwrite=settings.overwrite or resume, inputs=inputs, format=options.format)
+    options = options.model_copy(update={"format": find_format(target, options.format).name})
+    draft = draft_job(scene.hsi, scene.msi, options)
+    if scene.truth is not None:
+        open_source(scene.truth)  # a wrong name is said now, not after the work
+    if resume and is_finished(target, draft):
+        Store(target).remove()  # where the run before was stopped after its last step
+        return "skipped"
+    if target.exists() and not settings.overwrite:
+        raise OutputError(
+            f"The output '{target}' exists and was made with other settings; give --overwrite to replace it."
+        )
+    _write(draft, target, resume, report)
+    return "done"
+
+
+def _write(draft: Draft, target: Path, resume: bool, report: Report) -> None:
+    """Fit, compute and write under the output's lock."""
+    check_space(target, draft.budget)
+    store = Store(target)
+    store.lock()
+    try:
+        found = load_job(draft, store) if resume else None
+        model = target.with_name(target.stem + ".model.safetensors")
+        job = found or prepare_job(draft, report=report, keep_model=model)
+        write_job(job, target, store, report=report, resume=found is not None)
+    finally:
+        store.unlock()
+
+
+def _add(scene: Scene, settings: Settings, status: Status) -> dict[str, float]:
+    """What is made of a finished output: scores, picture, item; pictures of an earlier run are kept."""
+    picture = scene.out.with_name(scene.out.stem + ".quicklook.png")
+    if settings.quicklook and not (status == "skipped" and picture.exists()):
+        from csakd_geo.quicklook import draw_quicklook
+
+        truth = None if scene.truth is None else open_source(scene.truth)
+        fused, hsi, msi = (open_source(path) for path in (scene.out, scene.hsi, scene.msi))
+        draw_quicklook(picture, hsi=hsi, msi=msi, fused=fused, truth=truth)
+    if settings.stac and not (status == "skipped" and item_path(scene.out).exists()):
+        write_item(scene.out, hsi=scene.hsi, msi=scene.msi)
+    if scene.truth is None:
+        return {}
+    found = evaluate(scene.out, scene.truth, ratio=int(read_facts(scene.out)["ratio"])).scores
+    return {"psnr": float(found.psnr), "sam": float(found.sam), "ergas": float(found.ergas)}
+
+
+def _outline(image: Path | str) -> bytes | None:
+    try:
+        found = footprint(open_source(image))
+    except CsakdGeoError:
+        return None  # the image is the reason why the scene failed
+    return None if found is None else bytes(found.wkb)
+
+
+def _silent(stage: str, share: float, words: str) -> None:
+    """Report nothing."""
