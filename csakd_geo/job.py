@@ -23,7 +23,7 @@ from csakd_geo.budget import Budget, estimate, pick_supertile
 from csakd_geo.choose import Choice, check_names, choose_method
 from csakd_geo.engine.device import pick_device
 from csakd_geo.engine.graph import lazy_cube
-from csakd_geo.engine.halo import find_halo
+from csakd_geo.engine.halo import Halos, find_halo
 from csakd_geo.engine.scene import Scene, open_scene
 from csakd_geo.errors import SpectralError
 from csakd_geo.grid import lay_grid
@@ -218,17 +218,30 @@ def _prepare(draft: Draft, report: Report, keep_model: Path | None) -> Job:
         )
     report("fit", 0.6, f"fitting {choice.method.name}")
     fitted = choice.method.fit(pair, response, seed=options.seed)
-    halo = fitted.halo if options.halo is None else options.halo
-    if halo == "auto":
-        halo = find_halo(choice.method, fitted, pair)
+    halos = _halos(options.halo, choice, fitted, pair)
     grid = draft.scene.grid
     plan = TilePlan(
-        grid.lr_height, grid.lr_width, grid.ratio, draft.tile, draft.supertile, int(halo), options.blend
+        grid.lr_height,
+        grid.lr_width,
+        grid.ratio,
+        draft.tile,
+        draft.supertile,
+        halos.near,
+        options.blend,
+        halos.far - halos.near,
     )
     spectra = pair.hsi_spectra()
     notes = _notes(draft, choice, fitted, response, plan, networks.facts(choice.method))
     report("fit", 1.0, choice.method.name)
     return Job(draft, choice, fitted, plan, float(np.percentile(spectra, 99.9)), notes, tuple(warnings))
+
+
+def _halos(wanted: int | str | None, choice: Choice, fitted: Fitted, pair: Pair) -> Halos:
+    """What is asked for, measured or stated; what is asked for bounds the tiles' own."""
+    if wanted == "auto":
+        return find_halo(choice.method, fitted, pair)
+    far = fitted.halo if wanted is None else int(wanted)
+    return Halos(far, far if fitted.near is None else min(far, fitted.near))
 
 
 def _register(draft: Draft) -> tuple[Draft, Pair, Response, str]:
@@ -293,7 +306,7 @@ def _notes(
         "msi_gain": [round(float(v), 6) for v in response.gain],
         "tile": plan.tile * plan.ratio,
         "supertile": plan.supertile * plan.ratio,
-        "halo": plan.halo,
+        "halo": plan.halo + plan.context,
         "options": draft.options.model_dump(mode="json"),
     }
 

@@ -52,8 +52,9 @@ def key_of_request(draft: Draft) -> str:
 
 
 def encoding_of(job: Job) -> Encoding:
-    """How the job's values are stored."""
-    return choose_encoding(job.draft.options.dtype, source=job.scene.hsi, p999=job.level)
+    """How the values of the job's bands are stored."""
+    found = choose_encoding(job.draft.options.dtype, source=job.scene.hsi, p999=job.level)
+    return found.take(job.draft.bands)
 
 
 def save_job(job: Job, store: Store) -> None:
@@ -84,6 +85,8 @@ def save_job(job: Job, store: Store) -> None:
             "sha256": file_sha256(method.path),
             "device": method.device,
             "statistics": method.statistics,
+            "backend": method.backend,
+            "precision": method.precision,
         }
     store.begin(record, job.fitted.to_bytes())
 
@@ -138,7 +141,8 @@ def _method(name: str, model: dict[str, Any] | None) -> Method:
             f"The model '{path}' is not the one that the run began with; restore it, or run again without "
             "--resume to start afresh."
         )
-    return CSAKD(path, device=model["device"], statistics=model["statistics"])
+    rest = {name: model[name] for name in ("device", "statistics", "backend", "precision")}
+    return CSAKD(path, **rest)
 
 
 def _moved(draft: Draft, shift: tuple[float, float]) -> Draft:

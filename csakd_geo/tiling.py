@@ -9,7 +9,7 @@ at the scene's edge, so that convolutions meet the scene's edge where the whole 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,6 +46,10 @@ class Window:
         bottom = min(self.row + self.height, other.row + other.height)
         right = min(self.col + self.width, other.col + other.width)
         return Window(row, col, max(0, bottom - row), max(0, right - col))
+
+    def grown(self, by: int) -> Window:
+        """The same rectangle with ``by`` cells more on every side."""
+        return Window(self.row - by, self.col - by, self.height + 2 * by, self.width + 2 * by)
 
     @property
     def empty(self) -> bool:
@@ -84,8 +88,10 @@ class TilePlan:
     tile, supertile : int
         LR cells per side; the super-tile is a multiple of the tile.
     halo : int
-        LR cells around what is kept.
+        LR cells around what is kept of a tile.
     blend : {"crop", "linear", "hann"}
+    context : int
+        LR cells more that are read around a super-tile, for what is computed once for all its tiles.
     """
 
     height: int
@@ -95,9 +101,10 @@ class TilePlan:
     supertile: int
     halo: int
     blend: Blend = "crop"
+    context: int = 0
 
     def __post_init__(self) -> None:
-        if self.tile < 1 or self.supertile % self.tile or self.halo < 0:
+        if self.tile < 1 or self.supertile % self.tile or min(self.halo, self.context) < 0:
             raise GridError(
                 f"A super-tile of {self.supertile} is no multiple of a tile of {self.tile} LR cells, "
                 f"or the halo {self.halo} is negative."
@@ -132,6 +139,13 @@ class TilePlan:
                 )
                 if not kept.intersect(area).empty:
                     yield Tile(window, core, kept)
+
+    def seen(self, tiles: Sequence[Tile]) -> Window:
+        """What a super-tile of these tiles is computed from: their windows and the context."""
+        windows = [tile.window for tile in tiles]
+        row, col = min(w.row for w in windows), min(w.col for w in windows)
+        bottom, right = max(w.row + w.height for w in windows), max(w.col + w.width for w in windows)
+        return Window(row, col, bottom - row, right - col).grown(self.context).intersect(self.frame)
 
     def weights(self, tile: Tile) -> tuple[FloatArray, FloatArray]:
         """Blend weights of a tile's kept part along y and x in HR pixels.

@@ -433,9 +433,9 @@ _SLOW = """
 import sys, time
 import csakd_geo.engine.graph as graph
 fuse = graph.fuse_supertile
-def slowly(*args):
+def slowly(*args, **kwargs):
     time.sleep(0.4)
-    return fuse(*args)
+    return fuse(*args, **kwargs)
 graph.fuse_supertile = slowly
 from csakd_geo.cli import main
 main()

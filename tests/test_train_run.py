@@ -21,7 +21,7 @@ from made import coarsen, make_truth, responses, write
 from safetensors.torch import load_file
 
 from csakd_geo.errors import CsakdGeoError, InputError, ModelError
-from csakd_geo.methods.csakd import domain_subspace
+from csakd_geo.methods.network_form import domain_subspace
 from csakd_geo.models import DualTwoStream, load_model, read_card
 from csakd_geo.train.archive import RasterArchive, find_rasters
 from csakd_geo.train.checkpoint import load_checkpoint, newest_checkpoint

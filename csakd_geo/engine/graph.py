@@ -26,18 +26,33 @@ from csakd_geo.tiling import TilePlan, Window
 
 
 def all_bands(
-    scene: Scene, method: Method, fitted: Fitted, plan: TilePlan, area: Window, bands: tuple[int, ...]
-) -> NDArray[np.float32]:
-    """One super-tile with the bands asked for, ``(band, y, x)``; those that are not good are NaN."""
-    fused = fuse_supertile(scene, method, fitted, plan, area)
-    if bands == scene.hsi_bands:
-        return fused
-    place = {band: k for k, band in enumerate(scene.hsi_bands)}
-    out = np.full((len(bands), *fused.shape[1:]), np.nan, np.float32)
-    for k, band in enumerate(bands):
-        if band in place:
-            out[k] = fused[place[band]]
-    return out
+    scene: Scene,
+    method: Method,
+    fitted: Fitted,
+    plan: TilePlan,
+    area: Window,
+    bands: tuple[int, ...],
+    encoding: Encoding | None = None,
+) -> tuple[NDArray[Any], int]:
+    """One super-tile with the bands asked for, ``(band, y, x)``; those that are not good hold no data.
+
+    Returns
+    -------
+    values : ndarray (band, y, x)
+        As stored where there is an encoding, else physical float32.
+    clipped : int
+    """
+    good = [band in scene.hsi_bands for band in bands]
+    rows = [scene.hsi_bands.index(band) for band, is_good in zip(bands, good, strict=True) if is_good]
+    places = np.flatnonzero(good)
+    coded = None if encoding is None else encoding.take([int(k) for k in places])
+    fused, clipped = fuse_supertile(scene, method, fitted, plan, area, rows=rows, encoding=coded)
+    if len(rows) == len(bands):
+        return fused, clipped
+    missing = np.nan if encoding is None else encoding.nodata
+    out = np.full((len(bands), *fused.shape[1:]), missing, fused.dtype)
+    out[places] = fused
+    return out, clipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +105,14 @@ def _write(
 ) -> Written:
     failure = None
     try:
-        cube = all_bands(*shared, area, bands)
+        encoded, clipped = all_bands(*shared, area, bands, encoding)
     except InputError as error:
         failure = str(error)
         if unreadable == "fail":
             return Written(failure=failure)
         window = output_window(shared[0], area)
-        cube = np.full((len(bands), window.height, window.width), np.nan, np.float32)
-    encoded, clipped = encoding.encode(cube)
+        shape = len(bands), window.height, window.width
+        encoded, clipped = np.full(shape, encoding.nodata, encoding.dtype), 0
     store.put(area, encoded, clipped)
     return Written(clipped, failure)
 
@@ -105,7 +120,7 @@ def _write(
 def _fuse_shared(
     shared: tuple[Scene, Method, Fitted, TilePlan], area: Window, bands: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    return all_bands(*shared, area, bands)
+    return all_bands(*shared, area, bands)[0]
 
 
 def lazy_cube(

@@ -1,13 +1,16 @@
-"""One super-tile: read, fuse tile by tile, blend, mask. Pure but for reading."""
+"""One super-tile: read, fuse tile by tile, blend, mask, encode. Pure but for reading."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from csakd_geo.engine.scene import Scene
-from csakd_geo.methods.base import Fitted, Method
-from csakd_geo.pair import Block
+from csakd_geo.io.encoding import Encoding
+from csakd_geo.methods.base import Cut, Fitted, Method, begin
 from csakd_geo.threads import one_blas_thread
 from csakd_geo.tiling import Tile, TilePlan, Window
 
@@ -20,7 +23,16 @@ def output_window(scene: Scene, area: Window) -> Window:
     return area.scaled(g.ratio).intersect(Window(g.top, g.left, g.height, g.width))
 
 
-def fuse_supertile(scene: Scene, method: Method, fitted: Fitted, plan: TilePlan, area: Window) -> FloatArray:
+def fuse_supertile(
+    scene: Scene,
+    method: Method,
+    fitted: Fitted,
+    plan: TilePlan,
+    area: Window,
+    *,
+    rows: Sequence[int] | None = None,
+    encoding: Encoding | None = None,
+) -> tuple[NDArray[Any], int]:
     """Fuse one super-tile.
 
     Parameters
@@ -31,55 +43,69 @@ def fuse_supertile(scene: Scene, method: Method, fitted: Fitted, plan: TilePlan,
     plan : TilePlan
     area : Window
         The super-tile in LR cells.
+    rows : sequence of int, optional
+        Which of the good bands are wanted; all by default.
+    encoding : Encoding, optional
+        How values of these are stored; none leaves them physical, float32 with NaN where masked.
 
     Returns
     -------
-    ndarray (hsi_band, y, x) float32
-        Physical values of the good bands over :func:`output_window`, NaN where masked.
+    values : ndarray (band, y, x)
+        Over :func:`output_window`.
+    clipped : int
     """
-    r = scene.grid.ratio
     tiles = list(plan.tiles(area))
-    around = _hull([tile.window for tile in tiles])
+    around = plan.seen(tiles)
     block, valid = scene.block(around)
-    fine = area.scaled(r)
-    valid = valid[fine.slices(around.scaled(r))]
-    fused = np.zeros((len(scene.hsi_bands), fine.height, fine.width), np.float32)
+    fine = area.scaled(plan.ratio)
+    valid = valid[fine.slices(around.scaled(plan.ratio))]
+    rows = range(len(scene.hsi_bands)) if rows is None else rows
+    shape = len(rows), fine.height, fine.width
+    blended = plan.blend != "crop"
+    if blended:
+        fused: NDArray[Any] = np.zeros(shape, np.float32)
+    else:
+        fused = _empty(shape, encoding)
+    cuts, parts = [], []
     for tile in tiles:
         part = tile.kept.intersect(area)
-        inside = valid[part.scaled(r).slices(fine)]
-        if not inside.any():
-            continue
+        inside = valid[part.scaled(plan.ratio).slices(fine)]
+        if inside.any():
+            cuts.append(Cut(_within(tile.window, around), _within(part, around), inside))
+            parts.append((tile, part))
+    clipped = 0
+    if cuts:
         with one_blas_thread():
-            result = method.apply(fitted, *_cut(block, around, tile.window, r))
-        _add(fused, plan, tile, part, area, result, r)
-    fused[:, ~valid] = np.nan
-    window = output_window(scene, area)
-    return np.ascontiguousarray(fused[:, *window.slices(fine)])
+            work = begin(method, fitted, block.hsi, block.msi, rows)
+        del block
+        results = work.fuse(cuts, None if blended else encoding)
+        for (tile, part), (values, beyond) in zip(parts, results, strict=True):
+            target = fused[:, *part.scaled(plan.ratio).slices(fine)]
+            if blended:
+                target += values * _weights(plan, tile, part)
+            else:
+                target[...] = values
+            clipped += beyond
+    fused = fused[:, *output_window(scene, area).slices(fine)]
+    if blended:
+        fused[:, ~valid[output_window(scene, area).slices(fine)]] = np.nan
+        if encoding is not None:
+            return encoding.encode(fused)
+    return np.ascontiguousarray(fused), clipped
 
 
-def _hull(windows: list[Window]) -> Window:
-    row, col = min(w.row for w in windows), min(w.col for w in windows)
-    bottom, right = max(w.row + w.height for w in windows), max(w.col + w.width for w in windows)
-    return Window(row, col, bottom - row, right - col)
+def _empty(shape: tuple[int, int, int], encoding: Encoding | None) -> NDArray[Any]:
+    if encoding is None:
+        return np.full(shape, np.nan, np.float32)
+    return np.full(shape, encoding.nodata, encoding.dtype)
 
 
-def _cut(block: Block, around: Window, window: Window, r: int) -> tuple[FloatArray, FloatArray]:
-    return (
-        np.ascontiguousarray(block.hsi[:, *window.slices(around)]),
-        np.ascontiguousarray(block.msi[:, *window.scaled(r).slices(around.scaled(r))]),
-    )
+def _within(window: Window, around: Window) -> Window:
+    return Window(window.row - around.row, window.col - around.col, window.height, window.width)
 
 
-def _add(
-    fused: FloatArray, plan: TilePlan, tile: Tile, part: Window, area: Window, result: FloatArray, r: int
-) -> None:
-    """Blend a tile's result into the super-tile."""
-    fine = part.scaled(r)
-    target = fused[:, *fine.slices(area.scaled(r))]
-    source = result[:, *fine.slices(tile.window.scaled(r))]
-    if plan.blend == "crop":
-        target[...] = source
-        return
+def _weights(plan: TilePlan, tile: Tile, part: Window) -> FloatArray:
+    """Blend weights of a tile over a part of what is kept of it."""
     wy, wx = plan.weights(tile)
-    rows, columns = fine.slices(tile.kept.scaled(r))
-    target += source * (wy[rows, None] * wx[None, columns])
+    rows, columns = part.scaled(plan.ratio).slices(tile.kept.scaled(plan.ratio))
+    return np.asarray(wy[rows, None] * wx[None, columns])

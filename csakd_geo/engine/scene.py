@@ -78,7 +78,7 @@ class Scene:
         missing_hsi, missing_msi = np.isnan(hsi), np.isnan(msi)
         if missing_hsi.any() or missing_msi.any():
             # a filled pixel takes the value of a near valid one, which may lie just outside
-            around = _grown(window, _NEAR, self.frame)
+            around = window.grown(_NEAR).intersect(self.frame)
             hsi, msi = self._read(around)
             _fill(hsi, self.hsi_fill, _NEAR)
             _fill(msi, self.msi_fill, _NEAR * self.grid.ratio)
@@ -195,12 +195,6 @@ def _believed(values: FloatArray, images: list[FloatArray]) -> FloatArray:
     share = beyond / max(sum(i.shape[1] for i in images), 1)
     everything = np.stack([np.full(len(low), -np.inf), np.full(len(low), np.inf)])
     return limits if 0 < share <= _FEW else everything
-
-
-def _grown(window: Window, by: int, frame: Window) -> Window:
-    return Window(window.row - by, window.col - by, window.height + 2 * by, window.width + 2 * by).intersect(
-        frame
-    )
 
 
 def _fill(cube: FloatArray, medians: FloatArray, reach: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -43,6 +44,20 @@ class Encoding:
     offset: tuple[float, ...] = (0.0,)
     nodata: float = math.nan
 
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Lowest and highest stored value of an integer type."""
+        low, high, _ = _INTEGERS[self.dtype]
+        return low, high
+
+    def take(self, bands: Sequence[int]) -> Encoding:
+        """The encoding of some of its bands."""
+
+        def picked(values: tuple[float, ...]) -> tuple[float, ...]:
+            return values if len(values) == 1 else tuple(values[band] for band in bands)
+
+        return replace(self, scale=picked(self.scale), offset=picked(self.offset))
+
     def encode(self, values: NDArray[np.floating]) -> tuple[NDArray[Any], int]:
         """Stored values and the number of values that had to be clipped.
 
@@ -59,7 +74,7 @@ class Encoding:
             result = np.array(values, dtype=np.float32)
             result[np.isinf(result)] = np.nan
             return result, 0
-        low, high, _ = _INTEGERS[self.dtype]
+        low, high = self.limits
         stored = np.empty(values.shape, dtype=self.dtype)
         clipped = 0
         scales, offsets = self._columns(values.shape[0])

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from csakd_geo.degrade import PSF, degrade, upsample
-from csakd_geo.methods.base import Fitted
+from csakd_geo.degrade import PSF, apply_srf, degrade, upsample
+from csakd_geo.methods.base import Fitted, Projection
 from csakd_geo.pair import Pair
 from csakd_geo.response import Response
 
@@ -62,10 +62,24 @@ class CNMF:
 
     def apply(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray) -> FloatArray:
         """Unmix a window and mix it again with the scene's endmembers."""
+        ends, mix = self._unmixed(fitted, hsi, msi)
+        return np.asarray(np.tensordot(ends, mix, axes=1), dtype=np.float32)
+
+    def coordinates(
+        self, fitted: Fitted, subspace: Projection, hsi: FloatArray, msi: FloatArray
+    ) -> FloatArray:
+        """The result in a subspace (K, y, x): the abundances times the projected endmembers."""
+        ends, mix = self._unmixed(fitted, hsi, msi)
+        z = apply_srf(mix, subspace.inverse @ ends)
+        z -= (subspace.inverse @ subspace.mean)[:, None, None].astype(z.dtype)
+        return z
+
+    def _unmixed(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Endmembers in the HSI's units (band, endmember), abundances (endmember, y, x)."""
         a, scale = fitted.arrays, np.float32(fitted.facts["scale"])
         ends = a["endmembers"]
         mix = _abundances(ends, a["operator"], a["offset"], fitted.psf, hsi / scale, msi / scale)
-        return np.asarray(np.tensordot(ends * scale, mix, axes=1), dtype=np.float32)
+        return ends * scale, mix
 
 
 def _sample(pair: Pair) -> Pair:

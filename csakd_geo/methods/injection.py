@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csakd_geo.degrade import apply_srf, degrade, upsample
-from csakd_geo.methods.base import Fitted
+from csakd_geo.methods.base import Fitted, Projection
 from csakd_geo.methods.linear import regress
 from csakd_geo.pair import Pair
 from csakd_geo.response import Response
@@ -58,11 +58,26 @@ class GSA:
     def apply(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray) -> FloatArray:
         """Inject the details of a window."""
         a = fitted.arrays
-        intensity = apply_srf(hsi, a["synthesis"][:, :-1]) + a["synthesis"][:, -1:, None]
-        detail = msi - upsample(intensity, fitted.psf)
         fused = upsample(hsi, fitted.psf)
-        fused += a["gain"][:, None, None] * detail[a["band"]]
+        fused += a["gain"][:, None, None] * self._detail(fitted, hsi, msi)[a["band"]]
         return fused
+
+    def coordinates(
+        self, fitted: Fitted, subspace: Projection, hsi: FloatArray, msi: FloatArray
+    ) -> FloatArray:
+        """The result in a subspace (K, y, x), without the bands in between: all of it is linear in them."""
+        a = fitted.arrays
+        inject = np.zeros((len(a["gain"]), len(msi)), np.float32)
+        inject[np.arange(len(inject)), a["band"]] = a["gain"]
+        z = upsample(subspace.project(hsi), fitted.psf)
+        z += apply_srf(self._detail(fitted, hsi, msi), subspace.inverse @ inject)
+        return z
+
+    def _detail(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray) -> FloatArray:
+        """Every MSI band minus its synthesis."""
+        synthesis = fitted.arrays["synthesis"]
+        intensity = apply_srf(hsi, synthesis[:, :-1]) + synthesis[:, -1:, None]
+        return np.asarray(msi - upsample(intensity, fitted.psf))
 
 
 class MTFGLP:

@@ -15,13 +15,14 @@ grid, where S S' is a small separable kernel.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from csakd_geo.degrade import PSF, adjoint, apply_srf, axis_gram, degrade
-from csakd_geo.methods.base import Fitted, Method
+from csakd_geo.methods.base import Fitted, Method, Projection
 from csakd_geo.methods.cnmf import CNMF
 from csakd_geo.methods.injection import GSA
 from csakd_geo.pair import Pair, degrade_pair
@@ -113,13 +114,23 @@ def pair_subspace(pair: Pair, response: Response, *, components: int = COMPONENT
     return find_subspace(spectra, noise, components)
 
 
+class Prior(Method, Protocol):
+    """A method that can give its result in a subspace, without the bands in between."""
+
+    def coordinates(
+        self, fitted: Fitted, subspace: Projection, hsi: FloatArray, msi: FloatArray
+    ) -> FloatArray:
+        """``project(apply(...))``, ``(K, y, x)``."""
+        ...
+
+
 class _MAP:
     """What subspace-map and coupled-map share; they differ in where the prior comes from."""
 
     name: str
     title: str
     source: str
-    priors: tuple[Method, ...]
+    priors: tuple[Prior, ...]
 
     def fit(self, pair: Pair, response: Response, *, seed: int = 0) -> Fitted:
         """Subspace, priors and the covariance of the prior's errors, found one level down."""
@@ -168,7 +179,7 @@ class _MAP:
             valid = np.repeat(np.repeat(block.valid, pair.ratio, 0), pair.ratio, 1)
             z = np.append(z, subspace.project(truth)[:, valid], axis=1)
             estimates = [
-                subspace.project(prior.apply(f, block.hsi, block.msi))[:, valid]
+                prior.coordinates(f, subspace, block.hsi, block.msi)[:, valid]
                 for prior, f in zip(self.priors, fits, strict=True)
             ]
             z0 = np.append(z0, np.stack(estimates), axis=2)
@@ -189,7 +200,7 @@ class _MAP:
         """The solution in the subspace, ``(K, y, x)``."""
         a, psf, subspace = fitted.arrays, fitted.psf, Subspace.of(fitted)
         estimates = [
-            weight[:, None, None] * subspace.project(prior.apply(fitted.inner(prior.name), hsi, msi))
+            weight[:, None, None] * prior.coordinates(fitted.inner(prior.name), subspace, hsi, msi)
             for prior, weight in zip(self.priors, a["blend"], strict=True)
         ]
         z = np.asarray(np.sum(estimates, axis=0))

@@ -114,7 +114,9 @@ class DualTwoStream(nn.Module):
         features: Tensor = self.fuse_att(enlarge(x1, msi), x2, enlarge(x3, msi), x4, statistics)
         del x1, x2, x3, x4
         output: Tensor = self.last(_activate(self.fuse(features)))
-        return (output if base is None else output.add_(base)), features
+        return (
+            output if base is None else output.float().add_(base)
+        ), features  # half of base is lost in bf16
 
     def attention_sums(
         self, hsi: Tensor, msi: Tensor, *, core: tuple[slice, slice] | None = None

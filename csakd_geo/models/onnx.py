@@ -22,9 +22,11 @@ from .checkpoint import Model
 if TYPE_CHECKING:
     import onnxruntime
 
+    from .onnx_graphs import Kind
+
 FloatArray = NDArray[np.float32]
 
-_KINDS = ("fusion", "statistics")
+_KINDS: tuple[Kind, ...] = ("fusion", "statistics")
 _KEY = "csakd_geo_"  # of the graphs' metadata: card, ratio, version, graph
 
 
@@ -125,7 +127,7 @@ def export_onnx(model: Model, path: Path, *, ratio: int, overwrite: bool = False
     _check_ratio(model.card, ratio)
     targets = [path, statistics_path(path)] if model.network.config.needs_statistics else [path]
     _check_targets(targets, overwrite)
-    graphs = [_graph(model, ratio, statistics=target is not path) for target in targets]
+    graphs = [_graph(model, ratio, kind) for _, kind in zip(targets, _KINDS, strict=False)]
     found = verify_onnx(model, _from_bytes(path.name, *graphs))
     if not all(scene.holds for scene in found):
         worst = max(max(scene.whole, scene.tiled) for scene in found)
@@ -153,13 +155,13 @@ def load_onnx(path: Path) -> OnnxNetwork:
     return _from_bytes(path.name, *graphs)
 
 
-def _graph(model: Model, ratio: int, *, statistics: bool) -> bytes:
+def _graph(model: Model, ratio: int, kind: Kind) -> bytes:
     """One graph with its metadata."""
     from .onnx_graphs import trace
 
-    proto = trace(model.network, ratio, statistics=statistics)
+    proto = trace(model.network, ratio, kind)
     facts = {"card": model.card.to_json(), "ratio": str(ratio), "version": __version__}
-    for key, value in (facts | {"graph": _KINDS[statistics]}).items():
+    for key, value in (facts | {"graph": kind}).items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = f"{_KEY}{key}", value
     proto.producer_name, proto.producer_version = "csakd_geo", __version__

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ OPSET = 18
 SUMS = {"qk": (HEADS, CHANNELS, CHANNELS), "qq": (HEADS, CHANNELS), "kk": (HEADS, CHANNELS)}
 #: Weights of bicubic interpolation (a = -0.75, as in torch) half-way between two pixels.
 _HALFWAY = (-0.09375, 0.59375, 0.59375, -0.09375)
+#: What a graph computes.
+Kind = Literal["fusion", "statistics", "coarse", "fine"]
 _TRACED = (5, 7)  # LR size of the inputs of the trace; the graph's size is free
 
 
@@ -35,7 +37,7 @@ class Applied(nn.Module):
     def __init__(self, network: DualTwoStream, ratio: int) -> None:
         super().__init__()
         self.network = network
-        self.shrink = Shrink(network.config.msi_bands, ratio)
+        self.coarse = Coarse(network, ratio)
 
     @staticmethod
     def inputs(config: NetworkConfig) -> list[str]:
@@ -52,12 +54,54 @@ class Applied(nn.Module):
         network = self.network
         given = dict(zip(self.inputs(network.config), inputs, strict=True))
         hsi, msi = given["hsi"], given["msi"]
-        x3 = network.mhfeat(_activate(convolve_parts(network.mhconv1, hsi, self.shrink(msi))))
-        x1 = network.hfeat(_activate(network.hconv1(hsi)))
+        x1, x3 = self.coarse(hsi, msi)
         fuser, matrices = network.fuse_att, None
         if isinstance(fuser, CrossFuser) and network.config.needs_statistics:
             matrices = _matrices(fuser, *(given[name] for name in SUMS))
         output, _ = network.fine(hsi, msi, x1, x3, base=given.get("base"), statistics=matrices)
+        return output
+
+
+class Coarse(nn.Module):
+    """The two coarse streams alone: hsi, msi to x1, x3."""
+
+    def __init__(self, network: DualTwoStream, ratio: int) -> None:
+        super().__init__()
+        self.network = network
+        self.shrink = Shrink(network.config.msi_bands, ratio)
+
+    def forward(self, hsi: Tensor, msi: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x1 and x3, each (1, features, y, x)."""
+        network = self.network
+        x3 = network.mhfeat(_activate(convolve_parts(network.mhconv1, hsi, self.shrink(msi))))
+        x1 = network.hfeat(_activate(network.hconv1(hsi)))
+        return x1, x3
+
+
+class Fine(nn.Module):
+    """All that comes after the coarse streams: hsi, msi, x1, x3, then base and matrices where taken."""
+
+    def __init__(self, network: DualTwoStream) -> None:
+        super().__init__()
+        self.network = network
+
+    @staticmethod
+    def names(config: NetworkConfig) -> list[str]:
+        """Names of the inputs, in their order."""
+        base = ["base"] if config.residual else []
+        return ["hsi", "msi", "x1", "x3", *base, *(["matrices"] if config.needs_statistics else [])]
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the fused tensor (1, bands, ratio * y, ratio * x)."""
+        given = dict(zip(self.names(self.network.config), inputs, strict=True))
+        output, _ = self.network.fine(
+            given["hsi"],
+            given["msi"],
+            given["x1"],
+            given["x3"],
+            base=given.get("base"),
+            statistics=given.get("matrices"),
+        )
         return output
 
 
@@ -107,7 +151,7 @@ class Shrink(nn.Module):
         return functional.conv2d(msi, weight, stride=self.ratio, groups=weight.shape[0])
 
 
-def trace(network: DualTwoStream, ratio: int, *, statistics: bool) -> Any:
+def trace(network: DualTwoStream, ratio: int, kind: Kind) -> Any:
     """Trace one graph.
 
     Parameters
@@ -116,8 +160,9 @@ def trace(network: DualTwoStream, ratio: int, *, statistics: bool) -> Any:
         In evaluation mode, on the CPU.
     ratio
         HSI pixel size / MSI pixel size.
-    statistics
-        The graph of the attention sums instead of that of the fusion.
+    kind
+        ``fusion`` is the whole, for use elsewhere, with the ``statistics`` that it takes; ``coarse`` and
+        ``fine`` are its two halves, for tiled runs.
 
     Returns
     -------
@@ -130,23 +175,24 @@ def trace(network: DualTwoStream, ratio: int, *, statistics: bool) -> Any:
         The network has no global attention, hence no sums.
     """
     config = network.config
-    (h, w), r = _TRACED, ratio
+    (h, w), r, nf = _TRACED, ratio, network.config.features
     shapes: dict[str, tuple[int, ...]] = {
         "hsi": (1, config.bands, h, w),
+        "x1": (1, nf, h, w),
+        "x3": (1, nf, h, w),
         "msi": (1, config.msi_bands, r * h, r * w),
         "base": (1, config.bands, r * h, r * w),
         "core": (1, 1, r * h, r * w),
+        "matrices": (HEADS, CHANNELS, CHANNELS),
         **SUMS,
     }
     coarse = {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)}
     fine = {axis: r * size for axis, size in coarse.items()}
-    module: nn.Module
-    if statistics:
-        module, names, results = Statistics(network), ["hsi", "msi", "core"], list(SUMS)
-    else:
-        module, names, results = Applied(network, ratio), Applied.inputs(config), ["fused"]
+    module, names, results = _pieces(network, ratio, kind)
     inputs = [torch.ones(shapes[name], dtype=torch.float64 if name in SUMS else None) for name in names]
-    free = tuple(None if name in SUMS else coarse if name == "hsi" else fine for name in names)
+    free = tuple(
+        None if len(shapes[name]) < 4 else coarse if shapes[name][2] == h else fine for name in names
+    )
     with torch.no_grad(), _quiet(), _OutOfPlace():
         program = torch.onnx.export(
             module.eval(),
@@ -156,12 +202,25 @@ def trace(network: DualTwoStream, ratio: int, *, statistics: bool) -> Any:
             opset_version=OPSET,
             input_names=names,
             output_names=results,
-            dynamic_shapes=free if statistics else (free,),
+            dynamic_shapes=(free,) if kind in ("fusion", "fine") else free,
             verbose=False,
         )
     if program is None:
         raise ModelError("The ONNX export of torch returned nothing; another version of torch may help.")
     return program.model_proto
+
+
+def _pieces(network: DualTwoStream, ratio: int, kind: Kind) -> tuple[nn.Module, list[str], list[str]]:
+    """Module, names of its inputs and of its results."""
+    match kind:
+        case "statistics":
+            return Statistics(network), ["hsi", "msi", "core"], list(SUMS)
+        case "coarse":
+            return Coarse(network, ratio), ["hsi", "msi"], ["x1", "x3"]
+        case "fine":
+            return Fine(network), Fine.names(network.config), ["fused"]
+        case _:
+            return Applied(network, ratio), Applied.inputs(network.config), ["fused"]
 
 
 def _matrices(fuser: CrossFuser, qk: Tensor, qq: Tensor, kk: Tensor) -> Tensor:

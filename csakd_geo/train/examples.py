@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csakd_geo.degrade import upsample
-from csakd_geo.methods.csakd import network_inputs, network_output, output_map, prepare
+from csakd_geo.methods.network_form import network_inputs, network_output, output_map, prepare
 from csakd_geo.pair import Pair, degrade_pair
 from csakd_geo.response import Response, estimate_response
 
@@ -35,7 +35,7 @@ class Example:
     truth : ndarray (band, ry, rx)
     weight, level : ndarray
         From the network's answer to spectra over the scale, see
-        :func:`csakd_geo.methods.csakd.output_map`.
+        :func:`csakd_geo.methods.network_form.output_map`.
     ratio : int
     usable : ndarray (y, x) bool
         LR pixels that may be learned from (or scored on).

@@ -1,0 +1,279 @@
+"""A super-tile in the network's hands: coarse streams once, then tiles in batches, then stored values.
+
+On a GPU the super-tile is sent once, from pinned memory; tiles are cut, fused, turned into spectra and
+encoded there, and come back on a side stream while the next batch runs. Where memory runs out, the
+batch is halved and the tiles are done again. On the CPU the same code runs one tile at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from csakd_geo.errors import OutputError
+from csakd_geo.io.encoding import Encoding
+from csakd_geo.methods.base import Cut, Fitted
+from csakd_geo.methods.csakd import attention_sums
+from csakd_geo.methods.network_form import base_coordinates, base_map, image_inputs, output_map
+from csakd_geo.models.runtime import Runtime, attention_matrices, turn
+from csakd_geo.tiling import Window
+
+if TYPE_CHECKING:
+    from csakd_geo.models.checkpoint import Model
+
+FloatArray = NDArray[np.floating]
+
+_Leaving = tuple[Tensor, Tensor, Any]  # values, number of clipped ones, and on a GPU when they are here
+
+#: Tiles at once on a GPU, as long as they fit.
+BATCH = 8
+_batches: dict[str, int] = {}  # per device, what was found to fit
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spectra:
+    """From the network's answer and the base's coordinates to spectra: ``weight @ [answer, z] + level``.
+
+    Parameters
+    ----------
+    weight : Tensor (band, K + k)
+        Or () for a model of bands, whose answer is only scaled.
+    level : Tensor (band, 1)
+    seen : tuple of Tensor or None
+        Weight (K or band, k) and level (K or band, 1) of what the network sees of the base.
+    rest : bool
+        Whether z joins the answer.
+    rows : list of int
+        The bands that are wanted.
+    """
+
+    weight: Tensor
+    level: Tensor
+    seen: tuple[Tensor, Tensor] | None = None
+    rest: bool = False
+    rows: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, model: Model, fitted: Fitted, rows: Sequence[int], device: str) -> Spectra:
+        """For a model, its fit and the bands that are wanted."""
+        picked = list(rows)
+        weight, level = output_map(model.card, fitted)
+        level = level[picked]
+        if weight.ndim:
+            weight = weight[picked]
+        mapped = base_map(model.card, fitted)
+
+        def put(array: FloatArray) -> Tensor:
+            return torch.tensor(np.asarray(array, np.float32), device=device)
+
+        if mapped is None:
+            return cls(put(weight), put(level[:, None]), rows=picked)
+        seen = (put(mapped.weight), put(mapped.level[:, None]))
+        if mapped.rest_weight is None or mapped.rest_level is None:
+            return cls(put(weight), put(level[:, None]), seen, rows=picked)
+        joined = np.concatenate([weight, mapped.rest_weight[picked]], axis=1)
+        level = level + mapped.rest_level[picked]
+        return cls(put(joined), put(level[:, None]), seen, rest=True, rows=picked)
+
+    def base(self, z: Tensor) -> Tensor | None:
+        """What the network sees of the base, (n, K or band, y, x), from z (n, k, y, x)."""
+        if self.seen is None:
+            return None
+        weight, level = self.seen
+        seen: Tensor = torch.baddbmm(level, weight.expand(len(z), -1, -1), z.flatten(2))
+        return seen.view(len(z), -1, *z.shape[2:])
+
+    def of_answer(self, answer: Tensor, z: Tensor | None) -> Tensor:
+        """Spectra (band, y, x) of one tile's answer (K or band, y, x)."""
+        if self.weight.ndim == 0:
+            return answer[self.rows] * self.weight + self.level[..., None]
+        joined = answer if z is None or not self.rest else torch.cat((answer, z))
+        spectra: Tensor = torch.addmm(self.level, self.weight, joined.flatten(1))
+        return spectra.view(-1, *answer.shape[1:])
+
+
+def encode(values: Tensor, encoding: Encoding) -> tuple[Tensor, Tensor]:
+    """As :meth:`csakd_geo.io.Encoding.encode`, on the values' device; uint16 comes as int32.
+
+    Parameters
+    ----------
+    values : Tensor (band, y, x)
+    encoding : Encoding
+
+    Returns
+    -------
+    stored : Tensor (band, y, x)
+    clipped : Tensor ()
+    """
+    if encoding.dtype == "float32":
+        return values.masked_fill(values.isinf(), np.nan), torch.zeros((), dtype=torch.int64)
+    low, high = encoding.limits
+    empty = ~values.isfinite()
+    for name, operation in (("offset", values.sub_), ("scale", values.div_)):
+        parts = getattr(encoding, name)
+        if any(part != (name == "scale") for part in parts):
+            operation(torch.tensor(parts, dtype=torch.float32, device=values.device)[:, None, None])
+    values.round_().masked_fill_(empty, low)
+    clipped = ((values < low) | (values > high)).sum()
+    stored = values.clamp_(low, high).masked_fill_(empty, encoding.nodata)
+    return stored.to(torch.int16 if encoding.dtype == "int16" else torch.int32), clipped
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NetworkWork:
+    """A super-tile that is begun; all tensors on the runtime's device.
+
+    Parameters
+    ----------
+    runtime : Runtime
+    spectra : Spectra
+    ratio : int
+    hsi, msi : Tensor (1, K or band, y, x), (1, K or msi_band, ry, rx)
+        As the network sees them.
+    coarse : tuple of Tensor
+        Streams x1 and x3, (1, features, y, x).
+    z : Tensor (1, k, ry, rx) or None
+        The base's coordinates.
+    matrices : Tensor or None
+    """
+
+    runtime: Runtime
+    spectra: Spectra
+    ratio: int
+    hsi: Tensor
+    msi: Tensor
+    coarse: tuple[Tensor, Tensor]
+    z: Tensor | None
+    matrices: Tensor | None
+    _side: Any = field(default=None)
+
+    @classmethod
+    def begin(
+        cls,
+        model: Model,
+        runtime: Runtime,
+        fitted: Fitted,
+        hsi: FloatArray,
+        msi: FloatArray,
+        rows: Sequence[int],
+    ) -> NetworkWork:
+        """Inputs, base and coarse streams of a super-tile, hsi (band, y, x) and msi (msi_band, ry, rx)."""
+        device = runtime.device
+        seen, z = image_inputs(model.card, fitted, hsi, msi), base_coordinates(model.card, fitted, hsi, msi)
+        with turn, torch.inference_mode():
+            low, high = _send(seen.hsi, device), _send(seen.msi, device)
+            coarse = runtime.coarse(low, high)
+            matrices = attention_matrices(model, attention_sums(fitted))
+        return cls(
+            runtime,
+            Spectra.of(model, fitted, rows, device),
+            fitted.psf.ratio,
+            low,
+            high,
+            coarse,
+            None if z is None else _send(z, device),
+            None if matrices is None else matrices.to(device),
+            torch.cuda.Stream(device) if device.startswith("cuda") else None,
+        )
+
+    def fuse(self, cuts: Sequence[Cut], encoding: Encoding | None) -> Iterator[tuple[NDArray[Any], int]]:
+        """See :class:`csakd_geo.methods.base.Work`."""
+        device, k = self.runtime.device, 0
+        waiting: list[_Leaving] = []
+        while k < len(cuts):
+            size = _batches.get(device, 1 if device == "cpu" else BATCH)
+            group = _alike(cuts[k : k + size])
+            try:
+                with turn, torch.inference_mode():
+                    found = [self._leave(*one) for one in self._batch(group, encoding)]
+            except torch.OutOfMemoryError as error:
+                if len(group) == 1:
+                    raise OutputError(
+                        f"One tile does not fit into the memory of device {device}; choose a smaller --tile."
+                    ) from error
+                _batches[device] = len(group) // 2
+                if device.startswith("cuda"):
+                    torch.cuda.empty_cache()
+                continue
+            k += len(group)
+            yield from (_arrived(one, encoding) for one in waiting)
+            waiting = found  # come over while the next batch runs
+        yield from (_arrived(one, encoding) for one in waiting)
+
+    def _batch(self, cuts: Sequence[Cut], encoding: Encoding | None) -> list[tuple[Tensor, Tensor]]:
+        """Fuse tiles of one size: their kept values and numbers of clipped ones, on the device."""
+        r, windows = self.ratio, [cut.window for cut in cuts]
+        fine = [window.scaled(r) for window in windows]
+        z = None if self.z is None else _stack(self.z, fine)
+        answers = self.runtime.fine(
+            _stack(self.hsi, windows),
+            _stack(self.msi, fine),
+            _stack(self.coarse[0], windows),
+            _stack(self.coarse[1], windows),
+            None if z is None else self.spectra.base(z),
+            self.matrices,
+        )
+        results = []
+        for i, cut in enumerate(cuts):
+            place = cut.kept.scaled(r).slices(cut.window.scaled(r))
+            values = self.spectra.of_answer(
+                answers[i][:, *place].float(), None if z is None else z[i][:, *place]
+            )
+            if not cut.valid.all():
+                values[:, torch.from_numpy(~cut.valid).to(values.device)] = np.nan
+            if encoding is None:
+                results.append((values, torch.zeros((), dtype=torch.int64)))
+            else:
+                results.append(encode(values, encoding))
+        return results
+
+    def _leave(self, values: Tensor, clipped: Tensor) -> _Leaving:
+        """Start the way back from the device."""
+        if self._side is None:
+            return values, clipped, None
+        self._side.wait_stream(torch.cuda.current_stream(values.device))
+        with torch.cuda.stream(self._side):
+            host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            host.copy_(values, non_blocking=True)
+            values.record_stream(self._side)
+            count = clipped.to("cpu", non_blocking=True)
+            event = self._side.record_event()
+        return host, count, event
+
+
+def _send(array: FloatArray, device: str) -> Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(array[None], dtype=np.float32))
+    return (
+        tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor.to(device)
+    )
+
+
+def _alike(cuts: Sequence[Cut]) -> Sequence[Cut]:
+    """The first cuts, up to one whose window has another size."""
+    first = cuts[0].window
+    for k, cut in enumerate(cuts):
+        if (cut.window.height, cut.window.width) != (first.height, first.width):
+            return cuts[:k]
+    return cuts
+
+
+def _stack(tensor: Tensor, windows: Sequence[Window]) -> Tensor:
+    """Windows of a tensor (1, channel, y, x) as a batch."""
+    parts = [tensor[:, :, *window.slices()] for window in windows]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _arrived(leaving: _Leaving, encoding: Encoding | None) -> tuple[NDArray[Any], int]:
+    values, clipped, event = leaving
+    if event is not None:
+        event.synchronize()
+    array = values.numpy()
+    if encoding is not None and encoding.dtype == "uint16":
+        array = array.astype(np.uint16)
+    return array, int(clipped)

@@ -1,0 +1,267 @@
+"""What runs a network tile by tile: torch itself, or its traced halves in ONNX Runtime or OpenVINO.
+
+All take and give torch tensors, so that what comes before and after is the same for each. A network
+uses all cores by itself; `turn` lets one tile of a process in at a time.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import platformdirs
+
+from .._version import __version__
+from ..errors import ModelError
+from .attention import AttentionSums
+from .fusers import CrossFuser
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .checkpoint import Model
+    from .network import DualTwoStream
+    from .onnx_graphs import Kind
+
+Backend = Literal["torch", "onnxruntime", "openvino"]
+Precision = Literal["float32", "bf16"]
+#: Extras that install what a backend needs.
+PACKAGES = {"torch": ("torch",), "onnxruntime": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
+
+#: One tile at a time in a process.
+turn = threading.RLock()
+
+
+class Runtime(Protocol):
+    """A network made ready: `coarse` once per super-tile, `fine` tile by tile."""
+
+    device: str
+
+    def coarse(self, hsi: Tensor, msi: Tensor) -> tuple[Tensor, Tensor]:
+        """The coarse streams x1 and x3, (1, features, y, x), of hsi (1, bands, y, x) and msi."""
+        ...
+
+    def fine(
+        self, hsi: Tensor, msi: Tensor, x1: Tensor, x3: Tensor, base: Tensor | None, matrices: Tensor | None
+    ) -> Tensor:
+        """The fused tensor (n, bands, ratio * y, ratio * x), float32."""
+        ...
+
+
+class TorchRuntime:
+    """torch on any device; convolutions in channels-last order, which CPUs and GPUs prefer.
+
+    Parameters
+    ----------
+    model : Model
+    device : str
+    precision : {"float32", "bf16"}
+        bf16 holds for convolutions; sums of attention, its matrices, the base and the result stay float32.
+    """
+
+    def __init__(self, model: Model, device: str, precision: Precision) -> None:
+        import torch
+
+        self.device, self.precision = device, precision
+        self.network: DualTwoStream = model.network.to(device)
+        for weights in self.network.parameters():
+            if weights.ndim == 4:
+                weights.data = weights.data.contiguous(memory_format=torch.channels_last)
+
+    def _precision(self) -> Any:
+        import torch
+
+        kind = self.device.partition(":")[0]
+        return torch.autocast(kind, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+    def coarse(self, hsi: Tensor, msi: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`Runtime`."""
+        import torch
+
+        with self._precision():
+            x1, x3 = self.network.coarse(
+                hsi.contiguous(memory_format=torch.channels_last),
+                msi.contiguous(memory_format=torch.channels_last),
+            )
+        return x1, x3
+
+    def fine(
+        self, hsi: Tensor, msi: Tensor, x1: Tensor, x3: Tensor, base: Tensor | None, matrices: Tensor | None
+    ) -> Tensor:
+        """See :class:`Runtime`."""
+        import torch
+
+        hsi, msi, x1, x3 = (t.contiguous(memory_format=torch.channels_last) for t in (hsi, msi, x1, x3))
+        with self._precision():
+            output, _ = self.network.fine(hsi, msi, x1, x3, base=base, statistics=matrices)
+        fused: Tensor = output.float()
+        return fused
+
+
+class GraphRuntime:
+    """The two halves of a network as ONNX graphs.
+
+    Parameters
+    ----------
+    model : Model
+    ratio : int
+        HSI pixel over MSI pixel; fixed in the graphs.
+    backend : {"onnxruntime", "openvino"}
+    precision : {"float32", "bf16"}
+        ONNX Runtime has float32 alone on CPUs.
+
+    Raises
+    ------
+    ModelError
+        A package is missing, or the precision is one that the backend does not have.
+    """
+
+    device = "cpu"
+
+    def __init__(self, model: Model, ratio: int, backend: Backend, precision: Precision) -> None:
+        if not installed(backend):
+            raise ModelError(
+                f"The backend {backend} is not installed; pip install 'csakd-geo[onnx,{backend}]', or take torch."
+                if backend == "openvino"
+                else "The backend onnxruntime is not installed; pip install 'csakd-geo[onnx]', or take torch."
+            )
+        if precision == "bf16" and backend == "onnxruntime":
+            raise ModelError("ONNX Runtime has no bf16 on CPUs; take --backend torch, openvino or auto.")
+        begin = _openvino if backend == "openvino" else _onnxruntime
+        self._coarse = begin(_graph(model, ratio, "coarse"), ["x1", "x3"], precision)
+        self._fine = begin(_graph(model, ratio, "fine"), ["fused"], precision)
+
+    def coarse(self, hsi: Tensor, msi: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`Runtime`."""
+        x1, x3 = self._coarse({"hsi": hsi, "msi": msi})
+        return x1, x3
+
+    def fine(
+        self, hsi: Tensor, msi: Tensor, x1: Tensor, x3: Tensor, base: Tensor | None, matrices: Tensor | None
+    ) -> Tensor:
+        """See :class:`Runtime`."""
+        inputs = {"hsi": hsi, "msi": msi, "x1": x1, "x3": x3}
+        if base is not None:
+            inputs["base"] = base
+        if matrices is not None:
+            inputs["matrices"] = matrices
+        fused: Tensor = self._fine(inputs)[0]
+        return fused
+
+
+def installed(backend: str) -> bool:
+    """Whether a backend's packages are here."""
+    return all(importlib.util.find_spec(name) is not None for name in PACKAGES[backend])
+
+
+def open_runtime(
+    model: Model,
+    ratio: int,
+    *,
+    backend: Backend = "torch",
+    precision: Precision = "float32",
+    device: str = "cpu",
+) -> Runtime:
+    """Make a network ready.
+
+    Parameters
+    ----------
+    model : Model
+    ratio : int
+    backend : {"torch", "onnxruntime", "openvino"}
+    precision : {"float32", "bf16"}
+    device : str
+        Of torch; the others run on the CPU.
+
+    Raises
+    ------
+    ModelError
+        As :class:`GraphRuntime`, or a GPU is asked of another backend than torch.
+    """
+    if backend == "torch":
+        return TorchRuntime(model, device, precision)
+    if device != "cpu":
+        raise ModelError(f"The backend {backend} runs on the CPU; take torch for --device {device}.")
+    return GraphRuntime(model, ratio, backend, precision)
+
+
+def attention_matrices(model: Model, sums: AttentionSums | None) -> Tensor | None:
+    """The mixing matrices (4, 16, 16) of a scene, for networks that attend over it."""
+    fuser = model.network.fuse_att
+    if sums is None or not isinstance(fuser, CrossFuser):
+        return None
+    return fuser.matrices(sums).detach()
+
+
+def _graph(model: Model, ratio: int, kind: Kind) -> bytes:
+    """One half as ONNX, traced once and kept in the user's cache."""
+    from .onnx_graphs import OPSET, trace
+
+    folder = platformdirs.user_cache_path("csakd-geo", appauthor=False) / "graphs"
+    path = folder / f"{model.card.sha256 or model.sha256}-r{ratio}-{kind}-{OPSET}-{__version__}.onnx"
+    try:
+        return path.read_bytes()
+    except OSError:
+        traced = bytes(trace(model.network, ratio, kind).SerializeToString())
+    staged = path.with_suffix(f".{os.getpid()}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        staged.write_bytes(traced)
+        os.replace(staged, path)
+    except OSError:
+        staged.unlink(missing_ok=True)  # a cache that cannot be written only costs the tracing
+    return traced
+
+
+Session = Callable[[dict[str, Any]], list[Any]]
+
+
+def _onnxruntime(graph: bytes, results: list[str], precision: Precision) -> Session:
+    import onnxruntime
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def run(inputs: dict[str, Any]) -> list[Any]:
+        arrays = {name: tensor.contiguous().numpy() for name, tensor in inputs.items()}
+        return [torch.from_numpy(array) for array in session.run(results, arrays)]
+
+    return run
+
+
+def _openvino(graph: bytes, results: list[str], precision: Precision) -> Session:
+    import openvino
+    import torch
+
+    core = openvino.Core()
+    settings: dict[str, Any] = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bf16": "bf16"}[precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
+    model = core.read_model(graph)
+
+    @lru_cache(maxsize=8)
+    def compiled(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Any:
+        """For one set of shapes: a third faster than with free ones."""
+        fixed = model.clone()
+        fixed.reshape(dict(shapes))
+        return core.compile_model(fixed, "CPU", settings).create_infer_request()
+
+    def run(inputs: dict[str, Any]) -> list[Any]:
+        arrays = {name: tensor.contiguous().numpy() for name, tensor in inputs.items()}
+        request = compiled(tuple((name, array.shape) for name, array in arrays.items()))
+        found = request.infer(arrays, share_inputs=True)
+        return [torch.from_numpy(np.array(found[name])) for name in results]
+
+    return run
