@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 import zipfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import products as made
 import pytest
+import rasterio
 from click.testing import CliRunner
 
 from csakd_geo.cli import main
@@ -207,6 +209,51 @@ def test_info_understands_a_product(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "EnMAP L2A" in result.output
     assert "overlap" in " ".join(result.output.split())
+
+
+def test_info_reads_as_the_sensor_that_is_named(tmp_path: Path) -> None:
+    folder = made.enmap(tmp_path, counts(10))
+    result = CliRunner().invoke(main, ["info", str(folder), "--sensor", "enmap", "--json"])
+    assert json.loads(result.stdout)["driver"] == "EnMAP L2A"
+    result = CliRunner().invoke(main, ["info", str(folder), "--sensor", "landsat"])
+    assert result.exit_code == 1
+    assert "lacks the metadata text (*_MTL.txt) of a Landsat" in " ".join(result.stderr.split())
+
+
+def test_products_are_fused_as_they_are(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    mixed = np.tensordot(rng.random((10, 3)), rng.random((3, 20, 16)), axes=1)  # (band, y, x) at 30 m
+    gain = 0.0001 * np.arange(1, 11)[:, None, None]
+    stored = np.clip((mixed * 0.25 - 0.001 * np.arange(10)[:, None, None]) / gain, 1, 32000).astype(np.int16)
+    hsi = made.enmap(tmp_path, stored)
+    fine = np.kron(mixed[:10] * 0.25, np.ones((3, 3)))
+    bands = {
+        band: np.round(fine[k, :: size // 10, :: size // 10] * 10000 + 1000).astype(np.uint16)
+        for k, (band, size) in enumerate(made.S2_BANDS.items())
+    }
+    msi = made.zipped(made.sentinel2(tmp_path / "s2", bands), tmp_path / "S2A.zip")
+    target = tmp_path / "out.tif"
+    result = CliRunner().invoke(
+        main,
+        [
+            "fuse",
+            str(hsi),
+            str(msi),
+            "-o",
+            str(target),
+            "--method",
+            "regression",
+            "--shift",
+            "none",
+            "--quiet",
+        ],
+    )
+    assert result.exit_code == 0, result.output
+    with rasterio.open(target) as src:
+        assert (src.count, src.shape, src.transform.a) == (10, (60, 48), 10)
+        seen = src.read(6).astype(float) * src.scales[5] + src.offsets[5]
+    expected = fine[np.argsort(made.ENMAP_NM)[5]]
+    assert np.corrcoef(seen.ravel(), expected.ravel())[0, 1] > 0.9
 
 
 def test_a_folder_without_a_product_is_still_a_folder(tmp_path: Path) -> None:

@@ -21,17 +21,20 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 @click.command()
 @click.argument("file")
+@click.option(
+    "--sensor", metavar="NAME", help="Read FILE as a product of this sensor instead of detecting it."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def info(file: str, as_json: bool) -> None:
+def info(file: str, sensor: str | None, as_json: bool) -> None:
     """Say what FILE is and what was understood of it.
 
     Size, position, bands and wavelengths, bands that a fusion will leave out and why, and what may go wrong.
-    FILE may be anything that GDAL reads.
+    FILE may be anything that GDAL reads, or the product of a sensor as it is delivered: a folder, zip or file.
     """
     from csakd_geo.io import open_source
     from csakd_geo.io.describe import describe
 
-    facts = describe(open_source(file))
+    facts = describe(open_source(file, sensor=sensor))
     if as_json:
         click.echo(json.dumps(facts, indent=2, allow_nan=False))
         return
