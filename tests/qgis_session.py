@@ -1,7 +1,8 @@
-"""Run by tests/test_qgis.py in the Python that has QGIS: draws a layer, or cancels a fusion.
+"""Run by tests/test_qgis.py in the Python that has QGIS: draws a layer, cancels a fusion, loads its result.
 
-qgis_session.py draw IMAGE PNG [IMAGE ...]      renders the images side by side, each in the style that QGIS finds
+qgis_session.py draw IMAGE PNG                  renders the image in the style that QGIS finds
 qgis_session.py cancel PLUGINS HSI MSI OUTPUT   starts csakd:fuse and cancels it while it fits
+qgis_session.py load PLUGINS HSI MSI OUTPUT     runs csakd:fuse and loads its result as the toolbox does
 Prints one JSON object.
 """
 
@@ -19,13 +20,16 @@ from qgis.core import (
     QgsMapSettings,
     QgsProcessingContext,
     QgsProcessingFeedback,
+    QgsProcessingOutputLayerDefinition,
+    QgsProcessingUtils,
+    QgsProject,
     QgsRasterLayer,
     QgsRectangle,
 )
 from qgis.PyQt.QtCore import QSize
-from qgis.PyQt.QtGui import QColor, QImage, QPainter
+from qgis.PyQt.QtGui import QColor, QImage
 
-GAP, SIDE = 16, 576
+SIDE = 576
 
 
 def render(layer: QgsRasterLayer, extent: QgsRectangle) -> QImage:
@@ -41,19 +45,11 @@ def render(layer: QgsRasterLayer, extent: QgsRectangle) -> QImage:
     return job.renderedImage()
 
 
-def draw(target: str, paths: list[str]) -> dict[str, object]:
-    layers = [QgsRasterLayer(path, Path(path).stem) for path in paths]
-    assert all(layer.isValid() for layer in layers), paths
-    images = [render(layer, layers[0].extent()) for layer in layers]
-    width = sum(image.width() for image in images) + GAP * (len(images) - 1)
-    sheet = QImage(width, images[0].height(), QImage.Format_RGB32)
-    sheet.fill(QColor("white"))
-    painter = QPainter(sheet)
-    for place, image in enumerate(images):
-        painter.drawImage(place * (SIDE + GAP), 0, image)
-    painter.end()
-    assert sheet.save(target), target
-    renderer = layers[-1].renderer()
+def draw(path: str, picture: str) -> dict[str, object]:
+    layer = QgsRasterLayer(path, Path(path).stem)
+    assert layer.isValid(), path
+    assert render(layer, layer.extent()).save(picture), picture
+    renderer = layer.renderer()
     stretches = (renderer.redContrastEnhancement, renderer.greenContrastEnhancement)
     stretches = (*stretches, renderer.blueContrastEnhancement)
     return {
@@ -97,10 +93,25 @@ def cancel(plugins: str, hsi: str, msi: str, output: str) -> dict[str, object]:
     }
 
 
+def load(plugins: str, hsi: str, msi: str, output: str) -> dict[str, object]:
+    sys.path.insert(0, plugins)
+    from csakd.fuse import Fuse
+
+    feedback, context = QgsProcessingFeedback(False), QgsProcessingContext()
+    target = QgsProcessingOutputLayerDefinition(output, QgsProject.instance())
+    values = {"HSI": QgsRasterLayer(hsi, "a layer"), "MSI": msi, "METHOD": "bicubic", "OUTPUT": target}
+    _, done = Fuse().create().run(values, context, feedback)
+    assert done, feedback.textLog()
+    layer = QgsProcessingUtils.mapLayerFromString(output, context)
+    plain = layer.renderer().usesBands()
+    context.layerToLoadOnCompletionDetails(output).postProcessor().postProcessLayer(layer, context, feedback)
+    return {"plain": plain, "styled": layer.renderer().usesBands()}
+
+
 if __name__ == "__main__":
     application = QgsApplication([], False)
     application.initQgis()
     command, *words = sys.argv[1:]
-    answer = draw(words[1], [words[0], *words[2:]]) if command == "draw" else cancel(*words)
+    answer = {"draw": draw, "cancel": cancel, "load": load}[command](*words)
     print(json.dumps(answer))
     application.exitQgis()

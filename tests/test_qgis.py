@@ -198,6 +198,16 @@ def test_the_style_shows_true_colour(qgis: Qgis, fused: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_the_toolbox_loads_the_result_in_its_style(
+    qgis: Qgis, sample: SimulatedPaths, tmp_path: Path
+) -> None:
+    plugins = qgis.profile / "python" / "plugins"
+    bands = qgis.session("load", plugins, sample.hsi, sample.msi, tmp_path / "fused.tif")
+    assert bands["plain"] == [1, 2, 3]  # Processing alone leaves out the style beside the file
+    assert bands["styled"] == [26, 16, 9]
+
+
+@pytest.mark.slow
 def test_cancel_stops_gently_and_leaves_the_target(
     qgis: Qgis, sample: SimulatedPaths, tmp_path: Path
 ) -> None:

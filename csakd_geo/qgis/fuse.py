@@ -19,14 +19,14 @@ from .algorithm import Algorithm
 from .options import OPTIONS
 from .parameters import ImageParameter, image_path, make_parameter, option_value, save_area
 from .process import run_cli
-from .style import write_style
+from .style import Styler, write_style
 
 
 class Fuse(Algorithm):
     """Fuse a hyperspectral with a multispectral image."""
 
     command = "fuse"
-    title = "Fuse hyperspectral and multispectral image"
+    title = "Fuse HSI with MSI"
     help = (
         "Writes all bands of the hyperspectral image (HSI) on the pixel grid of the sharper multispectral image "
         "(MSI) of the same place, over the area that both show.\n\n"
@@ -101,6 +101,7 @@ class Fuse(Algorithm):
             return {}
         try:
             style, picked = write_style(output)
+            Styler.attach(output, context)
             feedback.pushInfo(f"Shown as {picked.label} (style '{style}').")
         except (ValueError, RuntimeError, AttributeError) as error:
             feedback.pushWarning(f"The fused image is written, but no style for it: {error}.")

@@ -86,7 +86,7 @@ class Info(_Look):
         facts = json.loads(done.stdout)
         for sentence in facts.pop("warnings", []):
             feedback.pushWarning(sentence)
-        rows = [(key.replace("_", " ").capitalize(), _plain(value)) for key, value in facts.items()]
+        rows = [(_label(key), _plain(value)) for key, value in facts.items()]
         for name, value in rows:
             feedback.pushInfo(f"{name}: {value}")
         numbers = {name: facts[name.lower()] for name in ("BANDS", "GOOD_BANDS", "WIDTH", "HEIGHT")}
@@ -98,7 +98,7 @@ class Evaluate(_Look):
     """Score a fused image against the truth."""
 
     command = "evaluate"
-    title = "Score fused image against truth"
+    title = "Score against truth"
     help = (
         "Compares a fused image with a true image of the same grid: PSNR, SSIM, UIQI and CC (higher is better), "
         "SAM, ERGAS and RMSE (lower is better). Ratio is that of the fusion: HSI pixel over MSI pixel."
@@ -134,6 +134,12 @@ class Evaluate(_Look):
             feedback.pushInfo(f"{name}: {value}")
         page = self._write_page(parameters, context, f"{Path(fused).name} against {Path(truth).name}", rows)
         return {**{name.upper(): scores[name] for name in _SCORES}, **page}
+
+
+def _label(key: str) -> str:
+    """The name of a fact as text: abbreviations in capitals."""
+    words = [word.upper() if word in ("crs", "fwhm", "gsd") else word for word in key.split("_")]
+    return words[0][0].upper() + " ".join(words)[1:]
 
 
 def _plain(value: Any) -> str:

@@ -157,4 +157,5 @@ class _Log:
         elif kind == "plan":
             for name, value in event.items():
                 if name not in ("event", "seconds"):
-                    feedback.pushInfo(f"{name.capitalize()}: {value}")
+                    label = name.upper() if name in ("hsi", "msi") else name.replace("_", " ").capitalize()
+                    feedback.pushInfo(f"{label}: {value}")

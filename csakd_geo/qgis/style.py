@@ -9,7 +9,11 @@ from typing import NamedTuple
 from osgeo import gdal
 from qgis.core import (
     QgsContrastEnhancement,
+    QgsMapLayer,
     QgsMultiBandColorRenderer,
+    QgsProcessingContext,
+    QgsProcessingFeedback,
+    QgsProcessingLayerPostProcessorInterface,
     QgsRasterLayer,
     QgsRasterMinMaxOrigin,
     QgsSingleBandGrayRenderer,
@@ -97,3 +101,23 @@ def write_style(path: str) -> tuple[str, Composite]:
     if not written:
         raise ValueError(message)
     return target, picked
+
+
+class Styler(QgsProcessingLayerPostProcessorInterface):
+    """Gives a layer that Processing loads the style beside its file, which QGIS leaves out there."""
+
+    kept: list[Styler] = []  # noqa: RUF012 - QGIS holds no reference of its own
+
+    @classmethod
+    def attach(cls, path: str, context: QgsProcessingContext) -> None:
+        """Style the layer of `path` once it is loaded, where it will be."""
+        if context.willLoadLayerOnCompletion(path):
+            cls.kept.append(cls())
+            context.layerToLoadOnCompletionDetails(path).setPostProcessor(cls.kept[-1])
+
+    def postProcessLayer(
+        self, layer: QgsMapLayer, context: QgsProcessingContext, feedback: QgsProcessingFeedback
+    ) -> None:
+        """Load the style; QGIS calls this in its main thread."""
+        layer.loadNamedStyle(str(Path(layer.source()).with_suffix(".qml")))
+        layer.triggerRepaint()
