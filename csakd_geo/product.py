@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -20,6 +19,7 @@ from csakd_geo.engine.kernel import output_window
 from csakd_geo.engine.run import Crew, run_tasks
 from csakd_geo.engine.store import Store
 from csakd_geo.errors import InputError, OutputError
+from csakd_geo.io.address import address_of, check_address, local_place
 from csakd_geo.io.cog import RasterSpec
 from csakd_geo.io.cube import is_store
 from csakd_geo.io.encoding import Encoding
@@ -54,10 +54,17 @@ def check_target(
     ------
     OutputError
     """
-    if re.match(r"\w{2,}:/", target.as_posix()):
-        raise OutputError(
-            f"The output '{target}' is an address; write to a local path and copy it from there."
-        )
+    address = address_of(target)
+    if address is not None:
+        found = find_format(target, format)
+        if not found.folder:
+            raise OutputError(
+                f"The output '{address}' is an address, where only Zarr can be written; choose zarr, or a local path."
+            )
+        if address in {address_of(name) for name in inputs}:
+            raise OutputError(f"The output '{address}' is one of the inputs; choose another name.")
+        check_address(address, overwrite=overwrite)
+        return found
     if target.is_dir() and format is None and not is_store(target):
         raise OutputError(
             f"The output '{target}' is a folder; give a file name such as {target / 'fused.tif'}."
@@ -92,10 +99,11 @@ def check_space(target: Path, budget: Budget) -> None:
     ------
     OutputError
     """
-    free = shutil.disk_usage(target.parent).free
+    folder = local_place(target).parent
+    free = shutil.disk_usage(folder).free
     if free < budget.disk:
         raise OutputError(
-            f"The run needs about {budget.disk / 1e9:.2g} GB on the disk of '{target.parent}' but only "
+            f"The run needs about {budget.disk / 1e9:.2g} GB on the disk of '{folder}' but only "
             f"{free / 1e9:.2g} GB are free; free some space or write elsewhere."
         )
 

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from csakd_geo.errors import OutputError
+from csakd_geo.io.address import local_place
 from csakd_geo.io.failure import plain_errors
 from csakd_geo.tiling import Window
 
@@ -35,17 +36,21 @@ class Store:
     Parameters
     ----------
     target : Path
-        The output; the folder is ``<target>.part`` beside it.
+        The output; the folder is ``<target>.part`` beside it. That of an address is in the current folder;
+        see `csakd_geo.io.address.local_place`.
+    place : Path, optional
+        What the folder is named after, if the current folder is not the one that the run began in.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, place: Path | None = None) -> None:
         self.target = target
-        self.folder = target.with_name(target.name + ".part")
-        self._lock = FileLock(str(target.with_name(target.name + ".lock")))
+        self.place = local_place(target) if place is None else place
+        self.folder = self.place.with_name(self.place.name + ".part")
+        self._lock = FileLock(str(self.place.with_name(self.place.name + ".lock")))
 
-    def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
+    def __reduce__(self) -> tuple[type[Store], tuple[Path, Path]]:
         """Workers get the place without the lock, which the process that began the run holds."""
-        return Store, (self.target.resolve(),)
+        return Store, (self.target, self.place.resolve())
 
     @property
     def tiles(self) -> Path:

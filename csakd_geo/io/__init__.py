@@ -5,11 +5,13 @@ Everything that is read is a `csakd_geo.io.source.Source`; `open_source` makes o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csakd_geo.errors import InputError, SpectralError
+from csakd_geo.io.address import address_of
 from csakd_geo.io.products import find_sensor, open_product
 from csakd_geo.io.source import Source
 
@@ -22,7 +24,7 @@ __all__ = ["Source", "open_source"]
 
 
 def open_source(
-    image: Path | str | xr.DataArray,
+    image: Path | str | xr.DataArray | Sequence[Path | str],
     *,
     name: str | None = None,
     axis: SpectralAxis | None = None,
@@ -33,9 +35,10 @@ def open_source(
     Parameters
     ----------
     image : Path, str or xarray.DataArray
-        A local raster, a Zarr store, an ``http(s)://`` or ``s3://`` address, any GDAL path such as
+        A local raster, a Zarr store, an address such as ``https://`` or ``s3://``, any GDAL path such as
         ``/vsizip/...``, or a DataArray ``(band, y, x)``; or the product of a sensor, a folder, zip or file as
-        its operator delivers it (see `csakd_geo.io.products`). Zarr, and NetCDF-4 with a CF grid mapping, are
+        its operator delivers it (see `csakd_geo.io.products`). A list of paths, or a folder of products or
+        rasters, is one image on the grid of its first (see `csakd_geo.io.several`). Zarr, and NetCDF-4 with a CF grid mapping, are
         read through xarray, all else through GDAL.
     name : str, optional
         For messages; the file's name by default.
@@ -52,7 +55,12 @@ def open_source(
         If `axis` has another number of bands.
     """
     source: Source
-    if isinstance(image, (str, Path)):
+    if isinstance(image, (list, tuple)):
+        from csakd_geo.io.several import Several
+
+        joined = Several.build([open_source(path, sensor=sensor) for path in image], name=name)
+        source = joined if axis is None else replace(joined, axis=_fitting(axis, joined))
+    elif isinstance(image, (str, Path)):
         found = _open_path(image, name, sensor)
         source = found if axis is None else replace(found, axis=_fitting(axis, found))
     else:
@@ -74,13 +82,24 @@ def _open_path(image: Path | str, name: str | None, sensor: str | None) -> Any:
     path = Path(image)
     if sensor is not None:
         return open_product(path, sensor=sensor, name=name)
+    address = address_of(image)
+    if address is not None:
+        return _open_address(address, name)
     folder, netcdf = path.is_dir(), path.suffix.lower() == ".nc" and path.is_file()
     if folder or netcdf:
         from csakd_geo.io.cube import CubeSource, find_cube, is_store
 
     if folder and is_store(path):
         return CubeSource.open_path(path, name=name)
+    if folder:
+        from csakd_geo.io.several import images_in
+
+        inside = images_in(path)
+        if len(inside) > 1 and all(entry.is_dir() or entry.suffix.lower() == ".zip" for entry in inside):
+            return open_source(inside, name=name or path.name)
     found = find_sensor(path)
+    if found is None and folder and inside:
+        return open_source(inside, name=name or path.name)
     if found is not None:
         return open_product(path, sensor=found, name=name)
     if netcdf and find_cube(path) is not None:
@@ -89,6 +108,17 @@ def _open_path(image: Path | str, name: str | None, sensor: str | None) -> Any:
 
     _check_path(str(image))
     return RasterSource.open(image, name=name)
+
+
+def _open_address(address: str, name: str | None) -> Any:
+    """A Zarr store through fsspec; anything else through GDAL."""
+    if address.lower().endswith(".zarr"):
+        from csakd_geo.io.cube import CubeSource
+
+        return CubeSource.open_path(address, name=name)
+    from csakd_geo.io.raster import RasterSource
+
+    return RasterSource.open(address, name=name)
 
 
 def _fitting(axis: SpectralAxis, source: Source) -> SpectralAxis:

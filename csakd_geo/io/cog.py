@@ -109,7 +109,7 @@ def write_cog(
     OutputError
         If the target cannot be written, space runs out, a block does not fit, or the result is invalid.
     """
-    report = progress if progress is not None else _silent
+    report = progress if progress is not None else silent
     _check(target, spec, workdir)
     with plain_errors(target):
         folder = Path(tempfile.mkdtemp(prefix="cog-", dir=workdir))
@@ -138,7 +138,7 @@ def write_cog(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _silent(stage: str, share: float) -> None:
+def silent(stage: str, share: float) -> None:
     """Progress that nobody wants."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,11 +14,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from csakd_geo.errors import InputError
+from csakd_geo.io.address import MARKS, address_of, read_mark
 from csakd_geo.io.array import ArraySource
 
 #: What libraries raise when a store is damaged.
 _FAILURES = (OSError, RuntimeError, ValueError, KeyError, TypeError)
-_MARKS = ("zarr.json", ".zgroup", ".zarray")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,8 +41,8 @@ class CubeSource(ArraySource):
         InputError
             If it cannot be read, or holds no image or several.
         """
-        path = Path(path)
-        title = name or path.name
+        address = address_of(path)
+        title = name or address or Path(path).name
         found = find_cube(path)
         if found is None:
             raise InputError(
@@ -52,7 +53,8 @@ class CubeSource(ArraySource):
         names = found.coords["band"].attrs.get("band_names") if "band" in found.coords else None
         if isinstance(names, (list, tuple, np.ndarray)) and len(names) == array.axis.size:
             facts["axis"] = replace(array.axis, names=tuple(str(text) for text in names))
-        return cls(**facts, driver="Zarr" if path.is_dir() else "netCDF", path=str(path))
+        driver = "Zarr" if address or Path(path).is_dir() else "netCDF"
+        return cls(**facts, driver=driver, path=address or str(path))
 
     def read(
         self, row: int, col: int, height: int, width: int, *, bands: Sequence[int] | None = None
@@ -67,22 +69,29 @@ class CubeSource(ArraySource):
             ) from error
 
     def fingerprint(self) -> str:
-        """Name, size and time of change, of a store those of its metadata."""
+        """Name, size and time of change, of a store those of its metadata; of an address, what these say."""
+        if address_of(self.path):
+            return f"{self.path}|{hashlib.sha256(read_mark(self.path)).hexdigest()}"
         path = Path(self.path)
-        seen = [path] if path.is_file() else [path / mark for mark in _MARKS if (path / mark).is_file()]
+        seen = [path] if path.is_file() else [path / mark for mark in MARKS if (path / mark).is_file()]
         states = [os.stat(entry) for entry in seen]
         return "|".join([path.name, *(f"{state.st_size}|{state.st_mtime_ns}" for state in states)])
 
 
 def is_store(path: Path) -> bool:
     """Whether a folder is a Zarr group or array."""
-    return any((path / mark).is_file() for mark in _MARKS)
+    return any((path / mark).is_file() for mark in MARKS)
 
 
-def find_cube(path: Path) -> xr.DataArray | None:
+def find_cube(place: Path | str) -> xr.DataArray | None:
     """The one image ``(band, y, x)`` with a grid mapping in a Zarr store or NetCDF-4 file, unread.
 
     None where there is none or more than one; a NetCDF file may then still be one that GDAL understands.
+
+    Parameters
+    ----------
+    place : Path or str
+        A file, a store, or the address of a store.
 
     Raises
     ------
@@ -90,14 +99,17 @@ def find_cube(path: Path) -> xr.DataArray | None:
         If a store cannot be opened.
     """
     options: dict[str, Any] = {"mask_and_scale": False, "decode_coords": "all", "cache": False}
+    address = address_of(place)
+    store = address or (str(place) if Path(place).is_dir() else None)
     try:
-        if path.is_dir():
-            dataset = xr.open_dataset(str(path), engine="zarr", chunks=None, **options)
+        if store is not None:
+            dataset = xr.open_dataset(store, engine="zarr", chunks=None, **options)
         else:
-            dataset = xr.open_dataset(path, engine="h5netcdf", **options)
-    except _FAILURES as error:
-        if path.is_dir():
-            raise InputError(f"'{path.name}' cannot be opened as a Zarr store ({_cause(error)}).") from error
+            dataset = xr.open_dataset(place, engine="h5netcdf", **options)
+    except (*_FAILURES, ImportError) as error:
+        if store is not None:
+            name = address or Path(store).name
+            raise InputError(f"'{name}' cannot be opened as a Zarr store ({_cause(error)}).") from error
         return None
     images = [
         array

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from csakd_geo.errors import OutputError
+from csakd_geo.io.address import address_of
 from csakd_geo.io.failure import plain_errors
 
 
@@ -20,9 +21,9 @@ def workspace(target: Path, *, workdir: Path, needed: int) -> Iterator[Path]:
     Parameters
     ----------
     target : Path
-        What is being written.
+        What is being written; may be an address.
     workdir : Path
-        Existing folder on the target's filesystem.
+        Existing folder, on the target's filesystem if that is local.
     needed : int
         Bytes that must be free there.
 
@@ -31,7 +32,7 @@ def workspace(target: Path, *, workdir: Path, needed: int) -> Iterator[Path]:
     OutputError
         If a folder does not exist, space is short, or writing fails.
     """
-    for folder in (target.parent, workdir):
+    for folder in (workdir,) if address_of(target) else (target.parent, workdir):
         if not folder.is_dir():
             raise OutputError(f"The folder '{folder}' does not exist; make it first.")
     free = shutil.disk_usage(workdir).free

@@ -13,8 +13,9 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from csakd_geo.errors import OutputError
+from csakd_geo.io.address import address_of, is_store_at, publish
 from csakd_geo.io.cf import NAME, CFCube
-from csakd_geo.io.cog import Progress, RasterSpec
+from csakd_geo.io.cog import Progress, RasterSpec, silent
 from csakd_geo.io.cube import is_store
 from csakd_geo.io.mosaic import Block, Mosaic
 from csakd_geo.io.placing import place, workspace
@@ -35,7 +36,8 @@ def write_zarr(
     Chunks are 16 bands of 256 x 256 pixels, gathered in one shard per super-tile; each shard is written
     once and whole, because a write of less would read and write it again. The layout is CF; see
     `csakd_geo.io.cf`. Parameters and errors are those of `csakd_geo.io.cog.write_cog`; the target is a
-    folder, and one that exists is moved aside first and put back if its successor cannot take its place.
+    folder, and one that exists is moved aside first and put back if its successor cannot take its place. A
+    target that is an address gets the store when it is finished here; see `csakd_geo.io.address.publish`.
     """
     _write(target, spec, blocks, workdir, progress, version=3)
 
@@ -57,10 +59,11 @@ def write_zarr2(
 
 def read_tags(target: Path) -> dict[str, str]:
     """Attributes of a store that are text; none where there is no store."""
-    if not is_store(target):
+    address = address_of(target)
+    if not (is_store(target) if address is None else is_store_at(address)):
         return {}
     try:
-        attrs = zarr.open(str(target), mode="r").attrs.asdict()
+        attrs = zarr.open(address or str(target), mode="r").attrs.asdict()
     except (OSError, ValueError, KeyError):
         return {}
     return {str(name): value for name, value in attrs.items() if isinstance(value, str)}
@@ -83,11 +86,19 @@ def _write(
         array = _begin(ready, cube, version)
         for y, x, values in cube.parts(progress):
             array[:, y, x] = values
-        with xr.open_zarr(str(ready), chunks=None, mask_and_scale=False, zarr_format=version) as found:
-            cube.check(found[NAME])
-        if progress is not None:
-            progress("validate", 1.0)
-        place([(ready, target)], aside=folder)
+        report = progress if progress is not None else silent
+
+        def check(where: str) -> None:
+            with xr.open_zarr(where, chunks=None, mask_and_scale=False, zarr_format=version) as found:
+                cube.check(found[NAME])
+
+        check(str(ready))
+        address = address_of(target)
+        if address is not None:
+            publish(ready, address, check, lambda share: report("validate", share))
+        report("validate", 1.0)
+        if address is None:
+            place([(ready, target)], aside=folder)
 
 
 def _begin(path: Path, cube: CFCube, version: Literal[2, 3]) -> zarr.Array[Any]:
