@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import os
+import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from csakd_geo.engine.scene import Scene
-from csakd_geo.errors import SpectralError
+from csakd_geo.errors import InputError, SpectralError
 from csakd_geo.methods.base import Method
 from csakd_geo.methods.csakd import CSAKD
+from csakd_geo.options import FuseOptions
 from csakd_geo.pair import Pair
 from csakd_geo.response import estimate_response
 from csakd_geo.threads import one_blas_thread
-from csakd_geo.tiling import Window
+from csakd_geo.tiling import Window, align
 
 _SUPERTILE = 1024  # MSI pixels
-_CUBE_BYTES = 400e6  # largest float32 super-tile cube
-_BASE_BYTES = 700e6  # interpreter, libraries, torch
-_HALO = 16  # HSI pixels, typical
-_PLANES, _NETWORK_PLANES = 150, 450  # float32 planes that a method works with
+_TILE, _NETWORK_TILE = 512, 256  # MSI pixels: of a method, of a network's fine streams, which fit the cache
+_LEAST_TILE = 64  # MSI pixels
+_CUBE_BYTES = 400e6  # largest super-tile cube, as stored
+_BASE_BYTES = 550e6  # interpreter, libraries, torch
+_HALO = 14  # HSI pixels, typical
+_PLANES = 60  # float32 planes that a method works with beside the bands
+_NEAR = 2  # HSI pixels of context that a network's tile sees, typical
+_STREAMS = 9  # float32 maps per feature that a network holds at its peak
 _PROBE = 16  # HSI pixels per side of the patch that is timed
 _PLACES = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.75), (0.25, 0.75), (0.75, 0.25), (0, 0), (1, 1), (0, 1), (1, 0))
 
@@ -46,26 +52,104 @@ class Budget:
     output: float
 
 
-def pick_supertile(bands: int, tile: int, ratio: int, *, wanted: int = 0) -> int:
-    """LR cells per side of a super-tile: a multiple of the tile.
+@dataclass(frozen=True, slots=True)
+class Cutting:
+    """How a scene is to be cut, in LR cells per side, and what is written of it.
 
     Parameters
     ----------
+    tile, supertile : int
     bands : int
-        Good HSI bands.
-    tile : int
-        LR cells.
-    ratio : int
-    wanted : int
-        What was asked for, in LR cells; 0 chooses the largest whose cube stays small.
+        To be written.
+    size : int
+        Bytes per stored value.
+    blended : bool
+        Super-tiles are held as float32 until they are stored.
     """
-    if wanted:
-        return -(-wanted // tile) * tile
-    side = min(_SUPERTILE, int(np.sqrt(_CUBE_BYTES / (4 * bands))))
-    return max(1, side // (tile * ratio)) * tile
+
+    tile: int
+    supertile: int
+    bands: int
+    size: int
+    blended: bool
 
 
-def estimate(scene: Scene, method: Method, *, tile: int, supertile: int, bands: int, dtype: str) -> Budget:
+def pick_cutting(scene: Scene, method: Method, options: FuseOptions, *, bands: int) -> Cutting:
+    """Tiles and super-tiles as asked for, or as large as pays and fits.
+
+    Parameters
+    ----------
+    scene : Scene
+    method : Method
+        The one that is expected to run.
+    options : FuseOptions
+    bands : int
+        To be written.
+
+    Raises
+    ------
+    InputError
+        If the smallest tiles need more memory than is allowed.
+    """
+    r, size = scene.grid.ratio, 2 if options.dtype == "int16" else 4
+    blended = options.blend != "crop"
+    network = isinstance(method, CSAKD)
+    tile = align(options.tile or (_NETWORK_TILE if network else _TILE), r)
+    if options.supertile:
+        supertile = -(-align(options.supertile, r) // tile) * tile
+    else:
+        side = min(_SUPERTILE, int(np.sqrt(_CUBE_BYTES / ((4 if blended else size) * bands))))
+        supertile = max(1, side // (tile * r)) * tile
+    cutting = Cutting(tile, supertile, bands, size, blended)
+    if options.memory is None:
+        return cutting
+    allowed, least = parse_bytes(options.memory), align(_LEAST_TILE, r)
+    while memory_of(scene, method, cutting) > allowed:
+        if cutting.supertile > cutting.tile and not options.supertile:
+            half = max(1, cutting.supertile // cutting.tile // 2) * cutting.tile
+            cutting = replace(cutting, supertile=half)
+        elif cutting.tile > least and not options.tile:
+            tile = max(least, align(cutting.tile * r // 2, r))
+            cutting = replace(cutting, tile=tile, supertile=max(tile, cutting.supertile // tile * tile))
+        else:
+            raise InputError(
+                f"The run needs about {spell_bytes(memory_of(scene, method, cutting))} of memory at least, but "
+                f"--memory allows {spell_bytes(allowed)}; allow more, or write fewer --bands."
+            )
+    return cutting
+
+
+def wide_tile(supertile: int, ratio: int) -> int:
+    """Tile of a method that computes each from the images: the larger, the less context is done twice."""
+    tile = align(_TILE, ratio)
+    return tile if supertile % tile == 0 else supertile
+
+
+def memory_of(scene: Scene, method: Method, cutting: Cutting) -> float:
+    """Bytes of resident memory at the peak."""
+    g = scene.grid
+    r, good = g.ratio, len(scene.hsi_bands)
+    longest = max(g.lr_height, g.lr_width)
+    side = min(cutting.supertile, longest)
+    seen = min(cutting.supertile + 2 * _HALO, longest)
+    inner = min(cutting.tile + 2 * _HALO, longest) * r
+    sample = sum(w.height * w.width for w in scene.sample_windows())
+    fit = sample * (good * 8 * 4 + r * r * (len(scene.msi_bands) * 8 + 60 * 4))
+    cube = cutting.bands * (side * r) ** 2 * (cutting.size + 4 * cutting.blended)
+    read = seen**2 * 4.0 * (3 * good + r * r * 3 * len(scene.msi_bands))
+    if isinstance(method, CSAKD):
+        config = method.card.network
+        near = min(cutting.tile + 2 * _NEAR, longest) * r
+        base = _PLANES * 4.0 * (seen * r) ** 2 if config.residual else 0.0
+        work = base + 4.0 * near**2 * (_STREAMS * config.features + 3 * config.bands + 2 * good)
+    else:
+        work = 4.0 * inner**2 * (2 * good + _PLANES)
+    tiles = -(-g.lr_height // cutting.supertile) * -(-g.lr_width // cutting.supertile)
+    others = min(workers(method), tiles) - 1
+    return float(_BASE_BYTES + max(fit, work + cube + read + (cube + read) * others))
+
+
+def estimate(scene: Scene, method: Method, cutting: Cutting) -> Budget:
     """Estimate a run.
 
     The time is that of the method on a small patch of this scene on this machine, scaled to the
@@ -76,31 +160,28 @@ def estimate(scene: Scene, method: Method, *, tile: int, supertile: int, bands: 
     scene : Scene
     method : Method
         The one that is expected to run.
-    tile, supertile : int
-        LR cells.
-    bands : int
-        To be written.
-    dtype : str
+    cutting : Cutting
     """
     g = scene.grid
-    r, good = g.ratio, len(scene.hsi_bands)
-    size = 2 if dtype == "int16" else 4
-    output = float(bands * g.height * g.width * size)
-    side = min(supertile, max(g.lr_height, g.lr_width)) * r
-    inner = min(tile + 2 * _HALO, max(g.lr_height, g.lr_width)) * r
-    sample = sum(w.height * w.width for w in scene.sample_windows())
-    fit = sample * (good * 8 * 4 + r * r * (len(scene.msi_bands) * 8 + 60 * 4))
-    planes = _PLANES + (_NETWORK_PLANES if isinstance(method, CSAKD) else 0)
-    supertile_bytes = 4.0 * (good * (2 * side**2 + 2 * inner**2) + planes * inner**2)
-    supertile_bytes += bands * side**2 * size
-    tiles = -(-g.lr_height // supertile) * -(-g.lr_width // supertile)
-    memory = _BASE_BYTES + max(fit, supertile_bytes * min(workers(method), tiles))
-    return Budget(memory, 3.4 * output + 50e6, _seconds(scene, method) + output / 60e6, output)
+    output = float(cutting.bands * g.height * g.width * cutting.size)
+    seconds = _seconds(scene, method) + output / 60e6
+    return Budget(memory_of(scene, method, cutting), 3.4 * output + 50e6, seconds, output)
+
+
+def parse_bytes(text: str) -> float:
+    """Bytes of ``4GB``, ``512 MB``, ``2GiB`` or a bare number."""
+    found = re.fullmatch(r"\s*([\d.]+)\s*([kKMGT]?)(i?)B?\s*", text)
+    if found is None:
+        raise InputError(f"'{text}' is no size; write one such as 4GB.")
+    base = 1024 if found[3] else 1000
+    return float(found[1]) * float(base ** " KMGT".index(found[2].upper() or " "))
 
 
 def workers(method: Method) -> int:
-    """Super-tiles computed at once: a network takes all cores by itself, the others take one each."""
-    return 1 if isinstance(method, CSAKD) else min(4, os.cpu_count() or 1)
+    """Super-tiles in hand at once. A network takes all cores by itself, while the next one is read and the
+    last one written; the others take a core each.
+    """
+    return 2 if isinstance(method, CSAKD) else min(4, os.cpu_count() or 1)
 
 
 def _seconds(scene: Scene, method: Method) -> float:

@@ -19,8 +19,9 @@ from shapely import from_wkb
 from csakd_geo._version import __version__
 from csakd_geo.adapt import Networks, foresee
 from csakd_geo.area import read_area
-from csakd_geo.budget import Budget, estimate, pick_supertile
+from csakd_geo.budget import Budget, estimate, pick_cutting, wide_tile
 from csakd_geo.choose import Choice, check_names, choose_method
+from csakd_geo.engine.backend import pick_backend
 from csakd_geo.engine.device import pick_device
 from csakd_geo.engine.graph import lazy_cube
 from csakd_geo.engine.halo import Halos, find_halo
@@ -30,13 +31,14 @@ from csakd_geo.grid import lay_grid
 from csakd_geo.io import open_source
 from csakd_geo.io.axes import read_wavelengths
 from csakd_geo.methods.base import Fitted
+from csakd_geo.methods.csakd import CSAKD
 from csakd_geo.models import find_model
 from csakd_geo.options import FuseOptions, make_options
 from csakd_geo.pair import Pair
 from csakd_geo.response import Response, estimate_response
 from csakd_geo.spectral import parse_bands
 from csakd_geo.threads import one_blas_thread
-from csakd_geo.tiling import TilePlan, align
+from csakd_geo.tiling import TilePlan
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,7 +49,6 @@ Report = Callable[[str, float, str], None]
 """Called with a stage, its share done (0 to 1) and a few words."""
 
 STACK = ("numpy", "scipy", "rasterio", "torch")  # whose versions decide the last bits
-_TILE = 512  # MSI pixels
 _MIN_SHIFT = 0.1  # HSI pixels below which a shift is left to the PSF's phase
 _MIN_EXPLAINED = 0.6  # share of the HSI's leading components below which a pair is suspect
 _MIN_CELLS = 8  # HSI pixels per side under which no shift is searched
@@ -141,14 +142,12 @@ def draft_job(hsi: Any, msi: Any, options: FuseOptions) -> Draft:
     )
     scene = open_scene(hsi_source, msi_source, grid, area=None if area is None else area.wkb)
     bands = _bands(hsi_source, options.bands)
-    tile = align(options.tile or _TILE, grid.ratio)
-    supertile = align(options.supertile, grid.ratio) if options.supertile else 0
-    supertile = pick_supertile(len(scene.hsi_bands), tile, grid.ratio, wanted=supertile)
     device = pick_device(options.device)
     method, unchecked = foresee(scene, options, device)
-    budget = estimate(scene, method, tile=tile, supertile=supertile, bands=len(bands), dtype=options.dtype)
+    cutting = pick_cutting(scene, method, options, bands=len(bands))
+    budget = estimate(scene, method, cutting)
     warnings += unchecked + scene.outliers()
-    return Draft(scene, options, bands, tile, supertile, device, budget, tuple(warnings))
+    return Draft(scene, options, bands, cutting.tile, cutting.supertile, device, budget, tuple(warnings))
 
 
 def _look(hsi: Source, msi: Source) -> list[str]:
@@ -230,8 +229,18 @@ def _prepare(draft: Draft, report: Report, keep_model: Path | None) -> Job:
         options.blend,
         halos.far - halos.near,
     )
+    if fitted.near is None and options.tile is None:
+        plan = replace(plan, tile=wide_tile(plan.supertile, plan.ratio))
+    timed: dict[str, float] = {}
+    if isinstance(choice.method, CSAKD):
+        report("fit", 0.8, "choosing the backend")
+        method, timed = _backend(choice.method, fitted, pair, plan, options)
+        choice = replace(choice, method=method)
     spectra = pair.hsi_spectra()
     notes = _notes(draft, choice, fitted, response, plan, networks.facts(choice.method))
+    if isinstance(choice.method, CSAKD):
+        notes["backend"] = f"{choice.method.backend} {choice.method.precision}"
+        notes["backend_seconds_per_tile"] = timed
     report("fit", 1.0, choice.method.name)
     return Job(draft, choice, fitted, plan, float(np.percentile(spectra, 99.9)), notes, tuple(warnings))
 
@@ -242,6 +251,17 @@ def _halos(wanted: int | str | None, choice: Choice, fitted: Fitted, pair: Pair)
         return find_halo(choice.method, fitted, pair)
     far = fitted.halo if wanted is None else int(wanted)
     return Halos(far, far if fitted.near is None else min(far, fitted.near))
+
+
+def _backend(
+    method: CSAKD, fitted: Fitted, pair: Pair, plan: TilePlan, options: FuseOptions
+) -> tuple[CSAKD, dict[str, float]]:
+    """The backend asked for, or the fastest."""
+    if options.backend == "auto":
+        return pick_backend(method, fitted, pair, plan, precision=options.precision)
+    chosen = method.running(options.backend, options.precision)
+    chosen.runtime(plan.ratio)  # what is missing is said now
+    return chosen, {}
 
 
 def _register(draft: Draft) -> tuple[Draft, Pair, Response, str]:

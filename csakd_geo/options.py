@@ -34,6 +34,12 @@ class FuseOptions(BaseModel):
         Of the file or folder that is written; None takes it from the name's suffix.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    backend : {"auto", "torch", "onnxruntime", "openvino"}
+        What runs a network; ``auto`` takes the fastest that is installed where that pays.
+    precision : {"float32", "bf16"}
+        Of a network's convolutions; with backend ``auto``, bf16 is used where it is faster.
+    memory : str or None
+        Such as ``4GB``: super-tiles and tiles are chosen to stay below; None stays small by itself.
     aoi : Path or None
         Vector file whose features bound the output.
     bands : str or None
@@ -68,6 +74,9 @@ class FuseOptions(BaseModel):
     dtype: Literal["int16", "float32"] = "int16"
     format: Literal["cog", "zarr", "zarr2", "netcdf", "envi"] | None = None
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    backend: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
+    precision: Literal["float32", "bf16"] = "float32"
+    memory: str | None = Field(default=None, pattern=r"^\s*\d+(\.\d+)?\s*[kKMGT]?i?B?\s*$")
     aoi: Path | None = None
     bands: str | None = None
     wavelengths: Path | None = None

@@ -61,6 +61,13 @@ def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int
     help="By default that of the output's suffix: .tif, .zarr, .nc, .img or .dat (ENVI); zarr2 is for GDAL and QGIS.",
 )
 @click.option("--device", help="auto (default), cpu, cuda or cuda:N.")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "torch", "onnxruntime", "openvino"]),
+    help="What runs the network (default auto: the fastest installed, where the run is long).",
+)
+@click.option("--precision", type=click.Choice(["float32", "bf16"]), help="Of the network's convolutions.")
+@click.option("--memory", metavar="SIZE", help="Bound such as 4GB that super-tiles and tiles are chosen for.")
 @click.option("--aoi", type=click.Path(path_type=Path), help="Vector file whose polygons bound the output.")
 @click.option("--bands", help="HSI bands to write, such as 1-50,450-680nm.")
 @click.option(

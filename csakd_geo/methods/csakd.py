@@ -19,8 +19,9 @@ from csakd_geo.response import Response
 
 if TYPE_CHECKING:
     from csakd_geo.models.attention import AttentionSums
+    from csakd_geo.models.card import ModelCard
     from csakd_geo.models.checkpoint import Model
-    from csakd_geo.models.runtime import Backend, Precision, Runtime
+    from csakd_geo.models.runtime import Runtime
 
 FloatArray = NDArray[np.floating]
 
@@ -52,11 +53,26 @@ class CSAKD:
         *,
         device: str = "cpu",
         statistics: str = "scene",
-        backend: Backend = "torch",
-        precision: Precision = "float32",
+        backend: str = "torch",
+        precision: str = "float32",
     ) -> None:
         self.path, self.device, self.statistics = Path(path), device, statistics
         self.backend, self.precision = backend, precision
+
+    @property
+    def card(self) -> ModelCard:
+        """Facts of the model."""
+        return _load(self.path, self.device).card
+
+    def running(self, backend: str, precision: str) -> CSAKD:
+        """The same network on another backend."""
+        return CSAKD(
+            self.path,
+            device=self.device,
+            statistics=self.statistics,
+            backend=backend,
+            precision=precision,
+        )
 
     def fit(self, pair: Pair, response: Response, *, seed: int = 0) -> Fitted:
         """Everything the network needs of the scene: base, subspace or scale, attention sums."""
@@ -138,7 +154,7 @@ def _loaded(path: str, _state: tuple[int, int, int], device: str) -> Model:
 
 @lru_cache(maxsize=8)
 def _runtime(
-    path: str, _state: tuple[int, int, int], device: str, backend: Backend, precision: Precision, ratio: int
+    path: str, _state: tuple[int, int, int], device: str, backend: str, precision: str, ratio: int
 ) -> Runtime:
     from csakd_geo.models.checkpoint import load_model
     from csakd_geo.models.runtime import open_runtime

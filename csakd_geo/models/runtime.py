@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import platformdirs
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from .network import DualTwoStream
     from .onnx_graphs import Kind
 
-Backend = Literal["torch", "onnxruntime", "openvino"]
-Precision = Literal["float32", "bf16"]
-#: Extras that install what a backend needs.
+#: Backends by name, with the packages that they need.
 PACKAGES = {"torch": ("torch",), "onnxruntime": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
 
 #: One tile at a time in a process.
@@ -65,7 +63,7 @@ class TorchRuntime:
         bf16 holds for convolutions; sums of attention, its matrices, the base and the result stay float32.
     """
 
-    def __init__(self, model: Model, device: str, precision: Precision) -> None:
+    def __init__(self, model: Model, device: str, precision: str) -> None:
         import torch
 
         self.device, self.precision = device, precision
@@ -124,7 +122,7 @@ class GraphRuntime:
 
     device = "cpu"
 
-    def __init__(self, model: Model, ratio: int, backend: Backend, precision: Precision) -> None:
+    def __init__(self, model: Model, ratio: int, backend: str, precision: str) -> None:
         if not installed(backend):
             raise ModelError(
                 f"The backend {backend} is not installed; pip install 'csakd-geo[onnx,{backend}]', or take torch."
@@ -164,8 +162,8 @@ def open_runtime(
     model: Model,
     ratio: int,
     *,
-    backend: Backend = "torch",
-    precision: Precision = "float32",
+    backend: str = "torch",
+    precision: str = "float32",
     device: str = "cpu",
 ) -> Runtime:
     """Make a network ready.
@@ -222,7 +220,7 @@ def _graph(model: Model, ratio: int, kind: Kind) -> bytes:
 Session = Callable[[dict[str, Any]], list[Any]]
 
 
-def _onnxruntime(graph: bytes, results: list[str], precision: Precision) -> Session:
+def _onnxruntime(graph: bytes, results: list[str], precision: str) -> Session:
     import onnxruntime
     import torch
 
@@ -238,7 +236,7 @@ def _onnxruntime(graph: bytes, results: list[str], precision: Precision) -> Sess
     return run
 
 
-def _openvino(graph: bytes, results: list[str], precision: Precision) -> Session:
+def _openvino(graph: bytes, results: list[str], precision: str) -> Session:
     import openvino
     import torch
 
