@@ -28,7 +28,7 @@ _TAGS = (
 _DAY = (
     r"(?P<year>19[6-9]\d|20\d\d)(?P<dash>[-_]?)(?P<month>0[1-9]|1[0-2])(?P=dash)(?P<day>0[1-9]|[12]\d|3[01])"
 )
-_TIME = r"(?:[T_ ]?(?P<hour>[01]\d|2[0-3]):?(?P<minute>[0-5]\d):?(?P<second>[0-5]\d))?"
+_TIME = r"(?:[Tt_ ]?(?P<hour>[01]\d|2[0-3]):?(?P<minute>[0-5]\d):?(?P<second>[0-5]\d))?"
 _STAMP = re.compile(rf"(?<!\d){_DAY}{_TIME}(?!\d)")
 #: EO-1 scenes: path and row, then year and day of the year.
 _EO1 = re.compile(r"EO1[AH]\d{6}(?P<year>\d{4})(?P<yday>\d{3})")

@@ -103,6 +103,7 @@ def first(six: Path) -> subprocess.CompletedProcess[str]:
 # --------------------------------------------------------------------------------- six pairs, one broken
 
 
+@pytest.mark.slow
 def test_one_broken_pair_stops_no_other(six: Path, first: subprocess.CompletedProcess[str]) -> None:
     assert first.returncode == 1, first.stderr
     good = [k for k in range(6) if k != BROKEN]
@@ -121,6 +122,7 @@ def test_one_broken_pair_stops_no_other(six: Path, first: subprocess.CompletedPr
     assert left == []
 
 
+@pytest.mark.slow
 def test_the_summary_holds_footprints_scores_and_times(
     six: Path, first: subprocess.CompletedProcess[str]
 ) -> None:
@@ -143,6 +145,7 @@ def test_the_summary_holds_footprints_scores_and_times(
     assert np.isnan(frame["psnr"].iloc[BROKEN])
 
 
+@pytest.mark.slow
 def test_the_page_carries_everything(six: Path, first: subprocess.CompletedProcess[str]) -> None:
     page = (six.parent / "m.summary.html").read_text("utf-8")
     assert page.count("<tr class=") == 6
@@ -153,6 +156,7 @@ def test_the_page_carries_everything(six: Path, first: subprocess.CompletedProce
     assert "<script" not in page
 
 
+@pytest.mark.slow
 def test_the_catalog_is_read_by_pystac(six: Path, first: subprocess.CompletedProcess[str]) -> None:
     pystac = pytest.importorskip("pystac", reason="the package pystac is not installed")
     check = pytest.importorskip("pystac.validation").validate_dict
@@ -172,6 +176,7 @@ def test_the_catalog_is_read_by_pystac(six: Path, first: subprocess.CompletedPro
     assert south <= items[0].bbox[1] < items[0].bbox[3] <= north
 
 
+@pytest.mark.slow
 def test_again_only_what_is_not_finished_is_done(six: Path, first: subprocess.CompletedProcess[str]) -> None:
     before = {p: p.stat().st_mtime_ns for p in (six.parent / "fused").glob("*.tif")}
     broken = made.make_pair(six.parent / "mended", bands=8, height=64, width=48, seed=BROKEN)

@@ -129,6 +129,19 @@ def test_what_can_be_no_pair_is_none(tmp_path: Path) -> None:
     refused(call(tmp_path / "hsi", tmp_path / "msi", "-o", tmp_path / "p.csv"), "No pair was found")
 
 
+def test_without_a_crs_coordinates_decide_and_it_is_said(tmp_path: Path) -> None:
+    image(tmp_path / "hsi/a.tif", 20, 40)
+    image(tmp_path / "msi/b.tif", 4, 10, crs=None)
+    done = call(tmp_path / "hsi", tmp_path / "msi", "-o", tmp_path / "pairs.gpkg")
+    assert done.exit_code == 0, done.output
+    assert "b.tif' are paired by their coordinates alone: not both have a CRS." in done.stderr
+    assert geopandas.read_file(tmp_path / "pairs.gpkg").geometry.iloc[0] is None
+    image(tmp_path / "msi/c.tif", 4, 10, left=100)  # shows less, but is known to be there
+    done = call(tmp_path / "hsi", tmp_path / "msi", "-o", tmp_path / "pairs.csv")
+    assert [row["msi"] for row in rows(tmp_path / "pairs.csv")] == ["msi/c.tif"]
+    assert "alone" not in done.stderr
+
+
 def test_subfolders_and_broken_files(tmp_path: Path) -> None:
     image(tmp_path / "in/scene 1/hsi.tif", 20, 40)
     image(tmp_path / "in/scene 1/msi.tif", 4, 10)

@@ -207,6 +207,7 @@ def test_a_footprint_across_the_180th_meridian_is_cut_there(tmp_path: Path) -> N
         ),
         ("EO1H1990342002161110K1", (2002, 6, 10)),
         ("2024-06-07T10:30:21Z", (2024, 6, 7, 10, 30, 21)),
+        ("ang20180729t180301_rfl_v2r2_img", (2018, 7, 29, 18, 3, 1)),
         ("f130503t01p00r09", None),
         ("scene_20241345", None),
         ("scene_20230229", None),

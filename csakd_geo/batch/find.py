@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,50 +16,12 @@ from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
 from csakd_geo.batch.frame import write_frame
-from csakd_geo.dates import find_date
-from csakd_geo.errors import CsakdGeoError, InputError, OutputError
+from csakd_geo.batch.images import Image, find_images
+from csakd_geo.errors import InputError, OutputError
 from csakd_geo.footprint import footprint, outline
-from csakd_geo.io import Source, open_source
-from csakd_geo.io.cube import is_store
-from csakd_geo.io.products import find_sensor
+from csakd_geo.io import Source
 
-#: Files that may be images; an ENVI image may have any name, but then a header beside it.
-_SUFFIXES = {
-    ".tif",
-    ".tiff",
-    ".jp2",
-    ".vrt",
-    ".img",
-    ".dat",
-    ".bsq",
-    ".bil",
-    ".bip",
-    ".nc",
-    ".h5",
-    ".he5",
-    ".zip",
-}
 _MIN_RATIO = 1.5  # HSI pixel over MSI pixel below which two images are no pair
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Image:
-    """An image of a folder.
-
-    Parameters
-    ----------
-    path : Path
-    name : str
-        Its place in the folder, flattened: ``p0/hsi.tif`` is ``p0_hsi``.
-    source : Source
-    date : datetime or None
-        Of acquisition, UTC.
-    """
-
-    path: Path
-    name: str
-    source: Source
-    date: datetime | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +42,11 @@ class Match:
     overlap: float
     days: float | None
 
+    @property
+    def guessed(self) -> bool:
+        """Whether one has no CRS, so that their coordinates were taken to be in one system."""
+        return self.hsi.source.crs is None or self.msi.source.crs is None
+
 
 def find_pairs(
     hsi_folder: Path,
@@ -93,7 +59,8 @@ def find_pairs(
     """Pairs of two folders and those below them.
 
     An HSI goes with an MSI that has fewer bands and finer pixels, shows enough of the same place, and is
-    close enough in time. Of several, the nearest in time is taken, then the one that shows most.
+    close enough in time. Of several, the nearest in time is taken, then the one that shows most; one without
+    a CRS, whose coordinates are taken to be in the other's, comes last and is noted.
 
     Parameters
     ----------
@@ -118,15 +85,21 @@ def find_pairs(
         A folder is missing or holds no image.
     """
     notes: list[str] = []
-    hsis, msis = (_images(folder, notes) for folder in (hsi_folder, msi_folder))
+    hsis, msis = (find_images(folder, notes) for folder in (hsi_folder, msi_folder))
     matches: list[Match] = []
     for hsi in hsis:
         shown = [match for msi in msis if (match := _match(hsi, msi)) is not None]
         wide = [match for match in shown if match.overlap >= min_overlap]
         near = [m for m in wide if max_days is None or (m.days is not None and m.days <= max_days)]
         if near:
-            best = sorted(near, key=lambda m: (math.inf if m.days is None else m.days, -m.overlap))
-            matches += best if every else best[:1]
+            best = sorted(near, key=lambda m: (m.guessed, math.inf if m.days is None else m.days, -m.overlap))
+            taken = best if every else best[:1]
+            matches += taken
+            notes += [
+                f"'{m.hsi.path}' and '{m.msi.path}' are paired by their coordinates alone: not both have a CRS."
+                for m in taken
+                if m.guessed
+            ]
         elif hsi_folder != msi_folder or any(other.source.axis.size < hsi.source.axis.size for other in msis):
             notes.append(f"No MSI for '{hsi.path}': {_reason(shown, wide)}.")
     return matches, notes
@@ -144,52 +117,6 @@ def _reason(shown: Sequence[Match], wide: Sequence[Match]) -> str:
         return "no date is known of it or of those that overlap it, so --max-days cannot be kept"
     nearest = min(dated, key=lambda m: m.days or 0.0)
     return f"the nearest that overlaps it is {nearest.days:.0f} days off ('{nearest.msi.path.name}')"
-
-
-def _images(folder: Path, notes: list[str]) -> list[Image]:
-    if not folder.is_dir():
-        raise InputError(f"'{folder}' is no folder; give the folder that holds the images.")
-    found = []
-    for path in _candidates(folder):
-        try:
-            source = open_source(path)
-        except CsakdGeoError as error:
-            notes.append(f"Left out: {error}")
-            continue
-        name = "_".join(path.relative_to(folder).with_suffix("").parts)
-        found.append(Image(path, name, source, find_date(path)))
-    if not found:
-        raise InputError(
-            f"'{folder}' holds no image that can be read; give the folder that holds the images."
-        )
-    return found
-
-
-def _candidates(folder: Path) -> Iterator[Path]:
-    """Images of a folder and those below: stores and sensors' products as a whole, files by their suffix."""
-    if _is_product(folder):
-        yield folder
-        return
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix in (".part", ".lock"):
-            continue
-        if path.is_dir():
-            yield from [path] if is_store(path) else _candidates(path)
-        elif path.suffix.lower() in _SUFFIXES or (not path.suffix and path.with_suffix(".hdr").exists()):
-            yield path
-
-
-def _is_product(folder: Path) -> bool:
-    """Whether a folder is itself the product of a sensor, and not one that holds a product."""
-    inside = (path for path in folder.iterdir() if path.is_dir() or path.suffix.lower() == ".zip")
-    return _matches(folder) and not any(_matches(path) for path in inside)
-
-
-def _matches(path: Path) -> bool:
-    try:
-        return find_sensor(path) is not None
-    except CsakdGeoError:
-        return False  # several products, or a damaged zip: each is looked at, and told, by itself
 
 
 def _match(hsi: Image, msi: Image) -> Match | None:

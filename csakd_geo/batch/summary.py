@@ -138,10 +138,9 @@ def draw_page(outcomes: Sequence[Outcome], *, title: str, folder: Path) -> str:
     folder : Path
         Where the page will be, for links to outputs.
     """
-    scored = any(o.scores for o in outcomes)
-    scores = "Scores" if scored else "Held-out scores"
-    heads = ["", "Scene", "Status", "Method", scores, "Seconds", "Remarks"]
-    rows = "\n".join(_line(o, folder, scored=scored) for o in outcomes)
+    prefix = "" if any(o.scores for o in outcomes) else "held_out_"
+    heads = ["", "Scene", "Status", "Method", "Held-out scores" if prefix else "Scores", "Seconds", "Remarks"]
+    rows = "\n".join(_line(o, folder, prefix) for o in outcomes)
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     head = "".join(f"<th{_class(name)}>{name}</th>" for name in heads)
     return (
@@ -161,12 +160,12 @@ def count_words(outcomes: Sequence[Outcome]) -> str:
     return f"{len(outcomes)} scene{'s' * (len(outcomes) != 1)}: {', '.join(parts)}"
 
 
-def _line(outcome: Outcome, folder: Path, *, scored: bool) -> str:
+def _line(outcome: Outcome, folder: Path, prefix: str) -> str:
+    """One row of the page; `prefix` says which scores."""
     scene, row = outcome.scene, _row(outcome)
     link = escape(scene.name)
     if outcome.status != "failed":
         link = f'<a href="{quote(href(scene.out, folder), safe="/:")}">{link}</a>'
-    prefix = "" if scored else "held_out_"
     found = [(words, row[prefix + key]) for key, words in (("psnr", "{:.2f} dB"), ("sam", "{:.3f}°"))]
     scores = "<br>".join(words.format(value) for words, value in found if value is not None)
     method = escape(str(row["method"] or ""))
