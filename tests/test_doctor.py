@@ -98,7 +98,9 @@ def test_qgis_with_and_without_the_plugin(monkeypatch: pytest.MonkeyPatch) -> No
     line = lines()["QGIS"][0]
     assert (line.state, line.found) == ("missing", "/programs/qgis; no plugin in profile 'default'")
     assert line.advice.startswith("csakd-geo qgis install")
-    target = Path(CliRunner().invoke(main, ["qgis", "install"]).stdout.removeprefix("plugin: ").strip())
+    target = Path(
+        CliRunner().invoke(main, ["qgis", "install"]).stdout.splitlines()[0].removeprefix("plugin: ")
+    )
     assert lines()["QGIS"][0].state == "ok"
     setup = target / "setup.json"
     whole = json.loads(setup.read_text("utf-8"))

@@ -103,6 +103,6 @@ class Fuse(Algorithm):
             style, picked = write_style(output)
             Styler.attach(output, context)
             feedback.pushInfo(f"Shown as {picked.label} (style '{style}').")
-        except (ValueError, RuntimeError, AttributeError) as error:
+        except (ValueError, RuntimeError, OSError) as error:
             feedback.pushWarning(f"The fused image is written, but no style for it: {error}.")
         return {"OUTPUT": output}

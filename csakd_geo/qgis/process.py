@@ -84,6 +84,7 @@ def _follow(child: subprocess.Popen[str], feedback: QgsProcessingFeedback) -> Fi
     finally:
         if child.poll() is None:
             _stop(child)
+    cancelled = cancelled and code != 0  # it may have been done before it could stop
     if cancelled:
         feedback.pushInfo(log.error or "Stopped on request.")
     elif code != 0:

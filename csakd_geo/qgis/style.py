@@ -38,8 +38,10 @@ class Composite(NamedTuple):
 
 
 def pick_bands(path: str) -> Composite:
-    """Choose the bands to draw of a raster file."""
+    """Choose the bands to draw of a raster file; ValueError where GDAL cannot read it."""
     dataset = gdal.Open(path)
+    if dataset is None:
+        raise ValueError(f"GDAL cannot read '{path}'")
     count = dataset.RasterCount
     good, wavelength = [], {}
     for number in range(1, count + 1):
