@@ -144,7 +144,7 @@ def test_evaluate_prints_the_scores_that_json_has(pair: Path, tmp_path: Path) ->
     ("arguments", "words"),
     [
         (("info", "nowhere.tif"), "'nowhere.tif' does not exist; check the path."),
-        (("info", "{here}"), "is a folder; give the raster file inside it."),
+        (("info", "{here}/empty"), "is a folder; give the raster file inside it."),
         (("info", "{here}/text.tif"), "cannot be opened as a raster"),
         (("evaluate", "{pair}/hsi.tif", "{pair}/truth.tif", "--ratio", "4"), "must have the same size"),
         (
@@ -157,6 +157,7 @@ def test_bad_input_ends_in_one_sentence(
     pair: Path, tmp_path: Path, arguments: tuple[str, ...], words: str
 ) -> None:
     (tmp_path / "text.tif").write_text("no raster", "utf-8")
+    (tmp_path / "empty").mkdir()
     result = call(*(a.format(pair=pair, here=tmp_path) for a in arguments))
     assert result.exit_code == 1
     assert result.stdout == ""

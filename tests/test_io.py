@@ -169,9 +169,10 @@ def test_unusable_inputs_get_one_sentence(tmp_path: Path) -> None:
     text.write_text("not a raster")
     bare = _write(tmp_path / "bare.tif", _ramp(), transform=None, crs=None)
     wave = _write(tmp_path / "wave.tif", np.ones((1, 2, 2), dtype=np.complex64))
+    (tmp_path / "empty").mkdir()
     cases = {
         tmp_path / "absent.tif": "does not exist",
-        tmp_path: "is a folder",
+        tmp_path / "empty": "is a folder",
         text: "cannot be opened as a raster",
         bare: "no geotransform",
         wave: "complex",

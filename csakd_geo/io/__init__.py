@@ -34,12 +34,12 @@ def open_source(
 
     Parameters
     ----------
-    image : Path, str or xarray.DataArray
+    image : Path, str, xarray.DataArray or list of paths
         A local raster, a Zarr store, an address such as ``https://`` or ``s3://``, any GDAL path such as
         ``/vsizip/...``, or a DataArray ``(band, y, x)``; or the product of a sensor, a folder, zip or file as
-        its operator delivers it (see `csakd_geo.io.products`). A list of paths, or a folder of products or
-        rasters, is one image on the grid of its first (see `csakd_geo.io.several`). Zarr, and NetCDF-4 with a CF grid mapping, are
-        read through xarray, all else through GDAL.
+        its operator delivers it (see `csakd_geo.io.products`). Zarr, and NetCDF-4 with a CF grid mapping, are
+        read through xarray, all else through GDAL. A list of paths, or a folder of products or rasters, is one
+        image on the grid of its first (see `csakd_geo.io.several`).
     name : str, optional
         For messages; the file's name by default.
     axis : SpectralAxis, optional
@@ -50,7 +50,7 @@ def open_source(
     Raises
     ------
     InputError
-        If it is missing, a folder, no raster, empty or not georeferenced.
+        If it is missing, a folder without an image, no raster, empty or not georeferenced.
     SpectralError
         If `axis` has another number of bands.
     """
@@ -85,29 +85,37 @@ def _open_path(image: Path | str, name: str | None, sensor: str | None) -> Any:
     address = address_of(image)
     if address is not None:
         return _open_address(address, name)
-    folder, netcdf = path.is_dir(), path.suffix.lower() == ".nc" and path.is_file()
-    if folder or netcdf:
-        from csakd_geo.io.cube import CubeSource, find_cube, is_store
-
-    if folder and is_store(path):
-        return CubeSource.open_path(path, name=name)
-    if folder:
-        from csakd_geo.io.several import images_in
-
-        inside = images_in(path)
-        if len(inside) > 1 and all(entry.is_dir() or entry.suffix.lower() == ".zip" for entry in inside):
-            return open_source(inside, name=name or path.name)
+    if path.is_dir():
+        return _open_folder(path, name)
     found = find_sensor(path)
-    if found is None and folder and inside:
-        return open_source(inside, name=name or path.name)
     if found is not None:
         return open_product(path, sensor=found, name=name)
-    if netcdf and find_cube(path) is not None:
-        return CubeSource.open_path(path, name=name)
+    if path.suffix.lower() == ".nc" and path.is_file():
+        from csakd_geo.io.cube import CubeSource, find_cube
+
+        if find_cube(path) is not None:
+            return CubeSource.open_path(path, name=name)
     from csakd_geo.io.raster import RasterSource
 
     _check_path(str(image))
     return RasterSource.open(image, name=name)
+
+
+def _open_folder(path: Path, name: str | None) -> Any:
+    """A store, a product, or the products or rasters inside as one image."""
+    from csakd_geo.io.cube import CubeSource, is_store
+    from csakd_geo.io.several import products_in, rasters_in
+
+    if is_store(path):
+        return CubeSource.open_path(path, name=name)
+    products = products_in(path)
+    found = None if products else find_sensor(path)
+    if found is not None:
+        return open_product(path, sensor=found, name=name)
+    inside = products or rasters_in(path)
+    if not inside:
+        raise InputError(f"'{path}' is a folder; give the raster file inside it.")
+    return open_source(inside[0] if len(inside) == 1 else inside, name=name or path.name)
 
 
 def _open_address(address: str, name: str | None) -> Any:
