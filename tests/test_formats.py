@@ -411,7 +411,7 @@ def test_unknown_suffix_and_format(runs: Runs, tmp_path: Path) -> None:
     config = tmp_path / "fuse.yaml"
     config.write_text("format: hdf\n")
     refused(call(runs.hsi, runs.msi, tmp_path / "fused", "--config", config), "'format'", "'hdf'")
-    refused(call(runs.hsi, runs.msi, Path("s3://bucket/fused.zarr")), "is an address")
+    refused(call(runs.hsi, runs.msi, Path("s3://bucket/fused.tif")), "'s3://bucket/fused.tif' is an address")
     with pytest.raises(OutputError, match="cog, zarr, zarr2, netcdf, envi"):
         find_format(Path("a.tif"), "hdf")
     assert {p.name for p in tmp_path.iterdir()} == {"fuse.yaml"}

@@ -14,9 +14,9 @@ _DEFAULTS: dict[str, Any] = {
     "GDAL_CACHEMAX": CACHE,
     # Addresses: files beside an image are asked for by name, not by listing its folder; and what does not
     # answer is given up within seconds.
-    "GDAL_DISABLE_READDIR_ON_OPEN": "YES",
+    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
     "GDAL_HTTP_CONNECTTIMEOUT": 5,
-    "GDAL_HTTP_LOW_SPEED_TIME": 15,
+    "GDAL_HTTP_LOW_SPEED_TIME": 10,
     "GDAL_HTTP_LOW_SPEED_LIMIT": 1000,
     "GDAL_HTTP_MAX_RETRY": 2,
     "GDAL_HTTP_RETRY_DELAY": 1,

@@ -22,7 +22,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from csakd_geo.errors import InputError
+from csakd_geo.io.address import address_of
 from csakd_geo.io.axes import axis_from_dataset, envi_fields
+from csakd_geo.io.gdal import gdal_settings
 from csakd_geo.io.source import check_window, physical, quantity
 from csakd_geo.spectral import SpectralAxis
 
@@ -101,9 +103,14 @@ class RasterSource:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                with rasterio.open(text) as src:
+                with gdal_settings(), rasterio.open(text) as src:
                     return cls._from_dataset(src, text, title)
         except (RasterioError, CPLE_BaseError, OSError) as error:
+            if address_of(text):
+                raise InputError(
+                    f"'{title}' cannot be opened ({_cause(error)}); check the address, the access rights and the "
+                    "network."
+                ) from error
             raise InputError(
                 f"'{title}' cannot be opened as a raster ({_cause(error)}); expected a GeoTIFF, COG, ENVI or "
                 "other file that GDAL reads."
@@ -167,9 +174,10 @@ class RasterSource:
         window = Window(col, row, width, height)
         indexes = [self.indexes[b] for b in chosen]
         try:
-            src = _handles.get(self.path, self.stamp)
-            stored = src.read(indexes, window=window)
-            outside = src.read_masks(indexes[0], window=window) == 0 if self.masked else None
+            with gdal_settings():
+                src = _handles.get(self.path, self.stamp)
+                stored = src.read(indexes, window=window)
+                outside = src.read_masks(indexes[0], window=window) == 0 if self.masked else None
         except (RasterioError, CPLE_BaseError, OSError) as error:
             raise InputError(
                 f"Reading {height} x {width} pixels at row {row}, column {col} of '{self.name}' failed "
