@@ -79,6 +79,8 @@ def open_source(
 
 def _open_path(image: Path | str, name: str | None, sensor: str | None) -> Any:
     """A product of a sensor, a store or a raster; a dataclass in every case."""
+    if not str(image):
+        raise InputError("The path of the image is empty; give the path of a raster.")
     path = Path(image)
     if sensor is not None:
         return open_product(path, sensor=sensor, name=name)
@@ -140,8 +142,6 @@ def _fitting(axis: SpectralAxis, source: Source) -> SpectralAxis:
 
 def _check_path(text: str) -> None:
     """Plain words for what GDAL would answer at length; its own path schemes are left to it."""
-    if not text:
-        raise InputError("The path of the image is empty; give the path of a raster.")
     if text.startswith("/vsi") or "://" in text or Path(text).is_file():
         return
     if Path(text).is_dir():
