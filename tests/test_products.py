@@ -169,14 +169,10 @@ def test_members_that_leave_the_zip_are_refused(tmp_path: Path, member: str) -> 
         open_source(tmp_path / "evil.zip")
 
 
-def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
-    with (
-        zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive,
-        archive.open("a.TIF", "w", force_zip64=True) as member,
-    ):
-        block = bytes(1 << 24)
-        for _ in range(70):
-            member.write(block)
+def test_a_zip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("csakd_geo.io.products.files._GIGABYTE", 1 << 20)  # a real one takes long to write
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.TIF", bytes(1 << 24))
     with pytest.raises(InputError, match="would unpack to 1 files"):
         open_source(tmp_path / "bomb.zip")
 
