@@ -19,6 +19,8 @@ import rasterio
 from click.testing import CliRunner, Result
 from shapely.geometry import box
 
+from csakd_geo.batch.manifest import Scene
+from csakd_geo.batch.run import Settings, run_batch
 from csakd_geo.cli import main
 
 pytest.importorskip("pyarrow", reason="the package pyarrow is not installed")
@@ -407,6 +409,40 @@ def test_a_scheduler_takes_the_scenes(pair: made.Pair, tmp_path: Path) -> None:
         done = call(manifest, "--scheduler", cluster.scheduler_address)
     assert done.exit_code == 0, done.output
     assert status(tmp_path) == {"a": "done", "b": "done"}
+
+
+def test_without_distributed_workers_are_refused(
+    pair: made.Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    manifest = write_csv(tmp_path / "m.csv", [row(pair, "a.tif")])
+    refused(call(manifest, "--workers", "2"), "need the package distributed")
+
+
+class Deadly:
+    """Kills every other process that unpickles it, as running out of memory would."""
+
+    def __reduce__(self) -> tuple[Any, tuple[int]]:
+        return _die, (os.getpid(),)
+
+
+def _die(home: int) -> Deadly:
+    if os.getpid() != home:
+        os._exit(1)
+    return Deadly()
+
+
+@pytest.mark.slow
+def test_a_scene_that_kills_its_workers_stops_no_other(pair: made.Pair, tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="the package distributed is not installed")
+    scenes = [
+        Scene(k, f"s{k}", str(pair.hsi), str(pair.msi), tmp_path / f"s{k}.tif", {"method": "regression"})
+        for k in range(3)
+    ]
+    scenes[1].options["seed"] = Deadly()
+    found = {o.scene.name: o for o in run_batch(scenes, Settings(), workers=1)}
+    assert {name: o.status for name, o in found.items()} == {"s0": "done", "s1": "failed", "s2": "done"}
+    assert "Workers died again and again over this scene" in found["s1"].error
 
 
 def test_usage(pair: made.Pair, tmp_path: Path) -> None:

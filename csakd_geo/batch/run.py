@@ -118,10 +118,10 @@ def run_batch(
         for scene in scenes:
             yield fuse_scene(scene, settings, report=report)
         return
-    from distributed import KilledWorker, as_completed
-
     alone = {"workers": None, "scheduler": None}  # a worker starts no workers
     with _client(Crew(1, workers, scheduler)) as client:
+        from distributed import KilledWorker, as_completed
+
         futures = {client.submit(fuse_scene, scene, settings, alone, pure=False): scene for scene in scenes}
         try:
             for future in as_completed(list(futures)):
