@@ -32,6 +32,8 @@ from csakd_geo.io.geotiff import layout, open_raster, stage_levels
 from csakd_geo.io.mosaic import Block
 from csakd_geo.spectral import SpectralAxis, band_tags
 
+_CACHE = 64_000_000  # bytes: each block passes once
+
 #: Called with the stage ("write", "overviews", "copy", "validate") and its share done, 0 to 1.
 Progress = Callable[[str, float], None]
 
@@ -115,7 +117,7 @@ def write_cog(
         folder = Path(tempfile.mkdtemp(prefix="cog-", dir=workdir))
         try:
             # GDAL_PAM_ENABLED: metadata must be in the file, never in an .aux.xml that stays behind.
-            with gdal_settings(GDAL_NUM_THREADS="ALL_CPUS", GDAL_PAM_ENABLED="NO"):
+            with gdal_settings(cache=_CACHE, GDAL_NUM_THREADS="ALL_CPUS", GDAL_PAM_ENABLED="NO"):
                 ready = folder / "ready.tif"
                 levels = stage_levels(folder, spec, blocks, report)
                 for path in levels:

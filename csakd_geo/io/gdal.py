@@ -11,7 +11,6 @@ import rasterio
 CACHE = 256_000_000
 
 _DEFAULTS: dict[str, Any] = {
-    "GDAL_CACHEMAX": CACHE,
     # Addresses: files beside an image are asked for by name, not by listing its folder; and what does not
     # answer is given up within seconds.
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
@@ -23,10 +22,18 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def gdal_settings(**more: str) -> rasterio.Env:
+def gdal_settings(*, cache: int = CACHE, **more: str) -> rasterio.Env:
     """A context in which GDAL's memory is bounded and its waiting too.
 
     A setting that is in the environment is left as it is there.
+
+    Parameters
+    ----------
+    cache : int
+        Bytes of the block cache.
+    **more
+        Further settings of GDAL.
     """
-    given = {name: value for name, value in _DEFAULTS.items() if name not in os.environ}
+    known = _DEFAULTS | {"GDAL_CACHEMAX": cache}
+    given = {name: value for name, value in known.items() if name not in os.environ}
     return rasterio.Env(**given, **more)
