@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 import zlib
@@ -139,7 +140,10 @@ class Store:
         """
         found: dict[tuple[int, int], int] = {}
         for path in sorted(self.tiles.glob("*.npy")):
-            row, col = (int(part) for part in path.stem.split("_"))
+            name = re.fullmatch(r"(\d+)_(\d+)", path.stem)
+            if name is None:
+                continue  # no run wrote it
+            row, col = (int(part) for part in name.groups())
             clipped = _checked(path)
             if clipped is None:
                 path.unlink(missing_ok=True)
