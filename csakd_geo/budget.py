@@ -149,7 +149,7 @@ def memory_of(scene: Scene, method: Method, cutting: Cutting) -> float:
     return float(_BASE_BYTES + max(fit, work + cube + read + (cube + read) * others))
 
 
-def estimate(scene: Scene, method: Method, cutting: Cutting) -> Budget:
+def estimate(scene: Scene, method: Method, cutting: Cutting, *, disk: float) -> Budget:
     """Estimate a run.
 
     The time is that of the method on a small patch of this scene on this machine, scaled to the
@@ -161,11 +161,13 @@ def estimate(scene: Scene, method: Method, cutting: Cutting) -> Budget:
     method : Method
         The one that is expected to run.
     cutting : Cutting
+    disk : float
+        Bytes on the disk at the peak of finishing, over those of the output without compression.
     """
     g = scene.grid
     output = float(cutting.bands * g.height * g.width * cutting.size)
     seconds = _seconds(scene, method) + output / 60e6
-    return Budget(memory_of(scene, method, cutting), 3.4 * output + 50e6, seconds, output)
+    return Budget(memory_of(scene, method, cutting), disk * output + 50e6, seconds, output)
 
 
 def parse_bytes(text: str) -> float:

@@ -30,6 +30,8 @@ from csakd_geo.errors import SpectralError
 from csakd_geo.grid import lay_grid
 from csakd_geo.io import open_source
 from csakd_geo.io.axes import read_wavelengths
+from csakd_geo.io.describe import notes_of
+from csakd_geo.io.formats import FORMATS
 from csakd_geo.methods.base import Fitted
 from csakd_geo.methods.csakd import CSAKD
 from csakd_geo.models import find_model
@@ -129,8 +131,9 @@ def draft_job(hsi: Any, msi: Any, options: FuseOptions) -> Draft:
     """
     check_names(method=options.method, model=options.model)
     axis = None if options.wavelengths is None else read_wavelengths(options.wavelengths)
-    hsi_source, msi_source = open_source(hsi, axis=axis), open_source(msi)
-    warnings = _look(hsi_source, msi_source)
+    hsi_source = open_source(hsi, axis=axis, sensor=options.hsi_sensor)
+    msi_source = open_source(msi, sensor=options.msi_sensor)
+    warnings = [*_look(hsi_source, msi_source), *notes_of(hsi_source), *notes_of(msi_source)]
     area = None if options.aoi is None else read_area(options.aoi, msi_source)
     given = options.shift if isinstance(options.shift, tuple) else (0.0, 0.0)
     grid = lay_grid(
@@ -145,7 +148,7 @@ def draft_job(hsi: Any, msi: Any, options: FuseOptions) -> Draft:
     device = pick_device(options.device)
     method, unchecked = foresee(scene, options, device)
     cutting = pick_cutting(scene, method, options, bands=len(bands))
-    budget = estimate(scene, method, cutting)
+    budget = estimate(scene, method, cutting, disk=FORMATS[options.format or "cog"].disk)
     warnings += unchecked + scene.outliers()
     return Draft(scene, options, bands, cutting.tile, cutting.supertile, device, budget, tuple(warnings))
 

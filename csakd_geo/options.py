@@ -32,6 +32,8 @@ class FuseOptions(BaseModel):
     dtype : {"int16", "float32"}
     format : {"cog", "zarr", "zarr2", "netcdf", "envi"} or None
         Of the file or folder that is written; None takes it from the name's suffix.
+    overviews : bool
+        Coarser levels in a Zarr store; a COG always has them.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     backend : {"auto", "torch", "onnxruntime", "openvino"}
@@ -46,6 +48,8 @@ class FuseOptions(BaseModel):
         HSI bands to write: numbers from 1, or wavelengths such as ``450-680nm``.
     wavelengths : Path or None
         CSV or ENVI header with the HSI's wavelengths, where its file states none.
+    hsi_sensor, msi_sensor : str or None
+        Readers of the inputs, such as ``enmap``; None recognises them.
     shift : "auto", "none" or (float, float)
         Offset added to the HSI's coordinates, in units of the MSI's CRS (metres in UTM).
     adapt_minutes : float or None
@@ -73,6 +77,7 @@ class FuseOptions(BaseModel):
     statistics: Literal["scene", "tile"] = "scene"
     dtype: Literal["int16", "float32"] = "int16"
     format: Literal["cog", "zarr", "zarr2", "netcdf", "envi"] | None = None
+    overviews: bool = False
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     backend: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
     precision: Literal["float32", "bf16"] = "float32"
@@ -80,6 +85,8 @@ class FuseOptions(BaseModel):
     aoi: Path | None = None
     bands: str | None = None
     wavelengths: Path | None = None
+    hsi_sensor: str | None = None
+    msi_sensor: str | None = None
     shift: Literal["auto", "none"] | tuple[FiniteFloat, FiniteFloat] = "auto"
     adapt_minutes: float | None = Field(default=None, ge=0, le=1440)
     unreadable: Literal["fail", "nodata"] = "fail"

@@ -150,12 +150,18 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report, resume: b
         where it has a super-tile to go on with.
     """
     scene, bands, encoding = job.scene, job.draft.bands, encoding_of(job)
-    form = find_format(target, job.draft.options.format)
+    options = job.draft.options
+    form = find_format(target, options.format)
+    if options.overviews and form.levels == "never":
+        raise OutputError(
+            f"A product in the format {form.name} has no coarser levels; leave --overviews out."
+        )
     if not resume:
         save_job(job, store)
     store.tidy()
     begun = time.perf_counter()
-    done = store.done()
+    areas = {(area.row, area.col) for area in job.plan.supertiles()}
+    done = {place: clipped for place, clipped in store.done().items() if place in areas}
     try:
         clipped = sum(done.values()) + _compute(job, store, encoding, done, report)
         computed = time.perf_counter()
@@ -170,7 +176,14 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report, resume: b
             units=scene.hsi.units,
             tags=provenance_tags(job, clipped, computed - begun),
         )
-        form.write(target, spec, _placed(job, store), workdir=store.folder, progress=_finishing(report, form))
+        form.write(
+            target,
+            spec,
+            _placed(job, store),
+            workdir=store.folder,
+            progress=_finishing(report, form),
+            **({"overviews": True} if options.overviews and form.levels == "choice" else {}),
+        )
     except Exception:
         if store.count():
             store.tidy()

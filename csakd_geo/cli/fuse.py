@@ -60,6 +60,9 @@ def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int
     type=click.Choice(["cog", "zarr", "zarr2", "netcdf", "envi"]),
     help="By default that of the output's suffix: .tif, .zarr, .nc, .img or .dat (ENVI); zarr2 is for GDAL and QGIS.",
 )
+@click.option(
+    "--overviews", is_flag=True, default=None, help="Coarser levels in a Zarr store (a COG has them)."
+)
 @click.option("--device", help="auto (default), cpu, cuda or cuda:N.")
 @click.option(
     "--backend",
@@ -73,6 +76,8 @@ def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int
 @click.option(
     "--wavelengths", type=click.Path(path_type=Path), help="CSV or ENVI header for the HSI's bands."
 )
+@click.option("--hsi-sensor", help="Reader of the HSI, where it is not recognised: enmap, prisma, ...")
+@click.option("--msi-sensor", help="Reader of the MSI: sentinel2, landsat, planetscope, ...")
 @click.option(
     "--shift",
     callback=_shift,
@@ -122,6 +127,7 @@ def fuse(
     """
     from csakd_geo.engine.store import Store
     from csakd_geo.io import open_source
+    from csakd_geo.io.address import address_of, is_store_at
     from csakd_geo.io.formats import find_format
     from csakd_geo.job import draft_job
     from csakd_geo.options import make_options, read_config
@@ -143,7 +149,7 @@ def fuse(
     truth = truth or configured
     values |= {name: value for name, value in given.items() if value is not None}
     options = make_options(values)
-    begun = time.monotonic()
+    begun, address = time.monotonic(), address_of(output)
     with Reporter(quiet=quiet, as_json=log_json) as report:
         if not dry_run:
             inputs = [hsi, msi, *([truth] if truth else [])]
@@ -163,11 +169,12 @@ def fuse(
             return
         if resume and is_finished(output, draft):
             Store(output).remove()  # where the run before was stopped after its last step
-            click.echo(f"fused: {output}  (finished before with the same settings; nothing to do)")
+            click.echo(f"fused: {address or output}  (finished before with the same settings; nothing to do)")
             return
-        if resume and output.exists() and not overwrite:
+        if resume and not overwrite and (output.exists() if address is None else is_store_at(address)):
             raise OutputError(
-                f"The output '{output}' exists and was made with other settings; give --overwrite to replace it."
+                f"The output '{address or output}' exists and was made with other settings; give --overwrite to "
+                "replace it."
             )
         products = run_fusion(draft, output, report, quicklook=quicklook, truth=truth, resume=resume)
     report.event("done", products={kind: str(path) for kind, path, _ in products})
@@ -187,7 +194,9 @@ def _switch(values: dict[str, Any], name: str, on: bool) -> bool:
 
 def picture_path(output: Path) -> Path:
     """Where the quicklook of an output goes."""
-    return output.with_name(output.stem + ".quicklook.png")
+    from csakd_geo.io.address import local_place
+
+    return local_place(output).with_name(output.stem + ".quicklook.png")
 
 
 def run_fusion(
@@ -198,9 +207,10 @@ def run_fusion(
     quicklook: bool,
     truth: str | None,
     resume: bool = False,
-) -> list[tuple[str, Path, str]]:
+) -> list[tuple[str, Path | str, str]]:
     """Fit, compute and write under the output's lock; returns kind, path and remark per product."""
     from csakd_geo.engine.store import Store
+    from csakd_geo.io.address import address_of, local_place
     from csakd_geo.job import prepare_job
     from csakd_geo.product import check_space, write_job
     from csakd_geo.resume import load_job
@@ -208,7 +218,8 @@ def run_fusion(
     check_space(output, draft.budget)
     store = Store(output)
     store.lock()
-    model = output.with_name(output.stem + ".model.safetensors")
+    written = address_of(output) or output
+    model = local_place(output).with_name(output.stem + ".model.safetensors")
     try:
         found = load_job(draft, store) if resume else None
         job = found or prepare_job(draft, report=report, keep_model=model)
@@ -216,7 +227,7 @@ def run_fusion(
             report.warn(sentence)
         product = write_job(job, output, store, report=report, resume=found is not None)
     except KeyboardInterrupt as error:
-        raise CsakdGeoError(f"Stopped on request; '{output}' is as it was{_left(store)}.") from error
+        raise CsakdGeoError(f"Stopped on request; '{written}' is as it was{_left(store)}.") from error
     except CsakdGeoError as error:
         raise type(error)(f"{str(error).rstrip('.')}{_left(store)}.") from error
     finally:
@@ -231,11 +242,11 @@ def run_fusion(
     words = f"  ({_method_words(job)}; {job.draft.budget.output / 1e6:.0f} MB uncompressed)"
     if clipped:
         words += f"  {clipped} values clipped"
-    products = [("fused", output, words)]
+    products: list[tuple[str, Path | str, str]] = [("fused", written, words)]
     if model.exists() and job.notes["model"].get("trained_on_pair"):
         products.append(("model", model, ""))
     if quicklook or truth:
-        products += _pictures(job, output, truth)
+        products += _pictures(job, written, picture_path(output), truth)
     return products
 
 
@@ -256,17 +267,18 @@ def _left(store: Store) -> str:
     return f"; {count} finished super-tile{'s' * (count > 1)} stay in '{store.folder}', --resume goes on with them"
 
 
-def _pictures(job: Job, output: Path, truth: str | None) -> list[tuple[str, Path, str]]:
+def _pictures(
+    job: Job, output: Path | str, picture: Path, truth: str | None
+) -> list[tuple[str, Path | str, str]]:
     from csakd_geo.evaluate import evaluate
     from csakd_geo.io import open_source
     from csakd_geo.quicklook import draw_quicklook
 
-    picture = picture_path(output)
     true_source = None if truth is None else open_source(truth)
     draw_quicklook(
         picture, hsi=job.scene.hsi, msi=job.scene.msi, fused=open_source(output), truth=true_source
     )
-    products = [("quicklook", picture, "")]
+    products: list[tuple[str, Path | str, str]] = [("quicklook", picture, "")]
     if truth is not None:
         scores = evaluate(output, truth, ratio=job.scene.grid.ratio).scores
         products[0] = (

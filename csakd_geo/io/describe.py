@@ -129,9 +129,14 @@ def describe(source: Source) -> dict[str, Any]:
     }
 
 
+def notes_of(source: Source) -> tuple[str, ...]:
+    """What a product's reader has to say of it, one sentence each."""
+    return tuple(getattr(source, "notes", ()))
+
+
 def _warnings(source: Source, health: BandHealth, unit: str | None) -> Iterator[str]:
     axis, t = source.axis, source.transform
-    yield from getattr(source, "notes", ())
+    yield from notes_of(source)
     if source.crs is None:
         yield "There is no CRS: it can only be fused with an image whose transform lies in the same system."
     elif unit == "degree":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from csakd_geo.errors import OutputError
 from csakd_geo.io.cog import Progress, RasterSpec
@@ -24,8 +24,9 @@ class Writer(Protocol):
         *,
         workdir: Path,
         progress: Progress | None = None,
+        overviews: bool = ...,
     ) -> None:
-        """Write the product; `target` is untouched if anything fails."""
+        """Write the product; `target` is untouched if anything fails. Overviews where they are a choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,10 @@ class Format:
         ``module:function`` that names the files beside a target; empty where there are none.
     stages : tuple of (str, float)
         What the writer reports, and the share of its work that is done when each begins.
+    levels : {"always", "choice", "never"}
+        Whether a product has coarser levels.
+    disk : float
+        Bytes on the disk at the peak of writing, super-tiles included, over those of the uncompressed product.
     """
 
     name: str
@@ -55,6 +60,8 @@ class Format:
     folder: bool = False
     beside: str = ""
     stages: tuple[tuple[str, float], ...] = (("write", 0.0), ("validate", 0.95))
+    levels: Literal["always", "choice", "never"] = "never"
+    disk: float = 2.0
 
     @property
     def write(self) -> Writer:
@@ -81,9 +88,13 @@ FORMATS: dict[str, Format] = {
             "cog:write_cog",
             "envi:read_tags",
             stages=(("write", 0.0), ("overviews", 0.4), ("copy", 0.6), ("validate", 0.95)),
+            levels="always",
+            disk=3.7,  # a copy with its levels and the COG, where nothing compresses
         ),
-        Format("zarr", (".zarr",), "zarr:write_zarr", "zarr:read_tags", folder=True),
-        Format("zarr2", (), "zarr:write_zarr2", "zarr:read_tags", folder=True),
+        Format(
+            "zarr", (".zarr",), "zarr:write_zarr", "zarr:read_tags", folder=True, levels="choice", disk=2.4
+        ),
+        Format("zarr2", (), "zarr:write_zarr2", "zarr:read_tags", folder=True, levels="choice", disk=2.4),
         Format("netcdf", (".nc",), "netcdf:write_netcdf", "netcdf:read_tags"),
         Format("envi", (".img", ".dat"), "envi:write_envi", "envi:read_tags", beside="envi:sidecars"),
     )
