@@ -288,7 +288,7 @@ def test_memory_bounds_the_supertile_and_then_the_tile(pair: made.Pair) -> None:
     method: Any = prepared(pair, method="coupled-map").choice.method
     free = pick_cutting(large, method, make_options({}), bands=172)
     needed, seen = memory_of(large, method, free), []
-    for share in (1.0, 0.8, 0.7, 0.6):
+    for share in (1.0, 0.9, 0.85, 0.8):
         bound = int(needed * share)
         cutting = pick_cutting(large, method, make_options({"memory": str(bound)}), bands=172)
         assert memory_of(large, method, cutting) <= bound
