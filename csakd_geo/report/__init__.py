@@ -1,0 +1,93 @@
+"""One page about one product: what it looks like, how far it agrees with its inputs, how it was made.
+
+Everything is read back from the finished product and its two inputs, so a page can be made at any time.
+The page carries its data, styles and scripts and loads nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from csakd_geo.errors import OutputError
+from csakd_geo.io import open_source
+from csakd_geo.io.failure import plain_errors
+from csakd_geo.report.content import gather
+from csakd_geo.report.facts import product_facts
+from csakd_geo.report.link import link_product
+from csakd_geo.report.page import draw_page
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    target: Path,
+    *,
+    product: Path,
+    hsi: Path | str,
+    msi: Path | str,
+    truth: Path | str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write the page of a product as one HTML file.
+
+    The product is read in windows, once in full and once thinned, so memory does not grow with the scene;
+    the page stays below about 10 MB.
+
+    Parameters
+    ----------
+    target : Path
+        The page, such as ``fused.html``.
+    product : Path
+        What ``csakd-geo fuse`` wrote, of any format.
+    hsi, msi : Path or str
+        The two images that it was made of.
+    truth : Path or str, optional
+        A fine hyperspectral image to compare with.
+    overwrite : bool
+        Whether the page may exist.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    InputError
+        If an image cannot be read or the product does not say how it was made.
+    GridError, SpectralError
+        If the images do not belong together.
+    OutputError
+        If the page exists or cannot be written.
+    """
+    check_page(target, overwrite=overwrite)
+    facts = product_facts(Path(product))
+    fused = open_source(product)
+    link = link_product(fused, hsi, msi, facts)
+    text = draw_page(gather(link, facts, None if truth is None else open_source(truth)))
+    part = target.with_name(f".{target.name}.part")
+    with plain_errors(target):
+        try:
+            part.write_text(text, "utf-8")
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+    return target
+
+
+def check_page(target: Path, *, overwrite: bool) -> None:
+    """Refuse a page that cannot or must not be written, before any work.
+
+    Raises
+    ------
+    OutputError
+    """
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise OutputError(f"The page '{target.name}' must end in .html.")
+    if target.is_dir():
+        raise OutputError(f"'{target}' is a folder; give the name of an HTML file.")
+    if target.exists() and not overwrite:
+        raise OutputError(f"The page '{target}' exists; give --overwrite to replace it.")
+    if not target.parent.is_dir():
+        raise OutputError(f"The folder '{target.parent}' of the page does not exist; make it first.")

@@ -1,0 +1,259 @@
+"""From the numbers to one HTML page that loads nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from csakd_geo.report.content import SUPPORTED, Content
+
+_CURVES = ("PSNR", "SAM", "ERGAS", "SSIM")
+_UNITS = {"metre": "m", "meter": "m", "degree": "°"}
+
+
+def draw_page(content: Content) -> str:
+    """The whole page.
+
+    Parameters
+    ----------
+    content : Content
+    """
+    folder = files("csakd_geo.report")
+    parts = {name: (folder / name).read_text("utf-8") for name in ("page.html", "page.css", "page.js")}
+    data = {**content.data, "views": content.views}
+    return Template(parts["page.html"]).substitute(
+        title=escape(content.link.fused.name),
+        subtitle=escape(_subtitle(content)),
+        style=parts["page.css"],
+        script=parts["page.js"],
+        data=json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+        cards=_cards(content),
+        warnings=_warnings(content),
+        unsupported=_unsupported(content),
+        msi_table=_msi_table(content),
+        held_out=_held_out(content),
+        found=_definitions(_found(content)),
+        times=_definitions(_times(content)),
+        made=_definitions(_made(content)),
+        settings=_definitions(_settings(content), boxed=True),
+        footer=escape(_footer(content)),
+    )
+
+
+def _subtitle(content: Content) -> str:
+    fused, facts = content.link.fused, content.facts
+    crs = fused.crs.to_string() if fused.crs else "no CRS"
+    if fused.crs and not crs.startswith("EPSG"):
+        crs = fused.crs.to_dict().get("name") or "own CRS"
+    gsd = content.link.scene.grid.gsd
+    return (
+        f"{fused.height:,} × {fused.width:,} pixels of {gsd:.6g} {_unit(content)} · {fused.axis.size} bands · {crs} · "
+        f"{facts['hsi']} + {facts['msi']}, ratio {facts['ratio']}"
+    )
+
+
+def _unit(content: Content) -> str:
+    crs = content.link.fused.crs
+    name = str(crs.units_factor[0]) if crs else ""
+    return _UNITS.get(name, name)
+
+
+def _cards(content: Content) -> str:
+    """The numbers that matter, large."""
+    facts, found = content.facts, content.consistency
+    cards = [("Method", str(facts["method"]), str(facts.get("method_reason", "")))]
+    if content.evaluation is not None:
+        s = content.evaluation.scores
+        cards.append(("PSNR", f"{s.psnr:.2f} dB", "against the truth"))
+        cards.append(("Spectral angle", f"{s.sam:.3f}°", "against the truth"))
+    cards.append(("HSI consistency", f"{100 * found.hsi.overall:.2f} %", "degraded result less HSI"))
+    if found.msi is not None:
+        cards.append(("MSI consistency", f"{100 * found.msi.overall:.2f} %", "projected result less MSI"))
+    share = int(content.unsupported.sum())
+    cards.append(
+        ("Unsupported bands", f"{share} of {len(content.link.bands)}", "detail that the MSI cannot tell")
+    )
+    seconds = _seconds(content)
+    if seconds is not None:
+        cards.append(("Time", f"{seconds:.1f} s", "fit and fuse"))
+    return "".join(
+        f'<div class="card"><span>{escape(name)}</span><b>{escape(value)}</b><small>{escape(text)}</small></div>'
+        for name, value, text in cards
+    )
+
+
+def _seconds(content: Content) -> float | None:
+    times = [content.facts[name] for name in ("fit_seconds", "fuse_seconds") if name in content.facts]
+    return float(sum(times)) if times else None
+
+
+def _warnings(content: Content) -> str:
+    sentences = list(content.facts.get("warnings") or [])
+    if content.evaluation is not None:
+        sentences += content.evaluation.warnings
+    if int(content.facts.get("clipped_values") or 0):
+        sentences.append(
+            f"{content.facts['clipped_values']:,} values did not fit the stored type and were clipped."
+        )
+    names = (content.link.scene.hsi.name, content.link.scene.msi.name)
+    told = (content.facts.get("hsi"), content.facts.get("msi"))
+    if names != told:
+        sentences.append(
+            f"The product was made of {told[0]} and {told[1]}; it is held against {names[0]} and {names[1]}."
+        )
+    if not content.link.whole:
+        sentences.append(
+            "The product holds some of the HSI's bands only, so it cannot be projected onto the MSI's."
+        )
+    if not sentences:
+        return '<p class="fine">No warnings.</p>'
+    return '<ul class="warnings">' + "".join(f"<li>{escape(s)}</li>" for s in sentences) + "</ul>"
+
+
+def _unsupported(content: Content) -> str:
+    """Which bands the MSI cannot support, in words."""
+    flagged, axis = content.unsupported, content.data["axis"]
+    share = f"{SUPPORTED:.0%}"
+    if not flagged.any():
+        return f"In every band at least {share} of what varies follows from the MSI."
+    runs: list[list[int]] = []
+    for k in flagged.nonzero()[0].tolist():
+        if runs and k == runs[-1][1] + 1:
+            runs[-1][1] = k
+        else:
+            runs.append([k, k])
+    unit = " nm" if axis["nm"] else ""
+
+    def text(run: Sequence[int]) -> str:
+        a, b = (f"{axis['x'][k]:.0f}" for k in run)
+        return a if run[0] == run[1] else f"{a}–{b}"
+
+    return (
+        f"In {int(flagged.sum())} band{'s' * (int(flagged.sum()) > 1)} less than {share} of what varies follows from the MSI, so do not read much "
+        f"into the fine detail there: {', '.join(text(run) for run in runs)}{unit}."
+    )
+
+
+def _msi_table(content: Content) -> str:
+    link, found = content.link, content.consistency.msi
+    head = ["MSI band", "Centre", "Gain", "Offset", "Relative RMSE", "Bias", "Correlation"]
+    rows = []
+    for k, band in enumerate(link.scene.msi_bands):
+        nm = link.scene.msi.axis.wavelength[band]
+        row = [
+            _msi_name(content, band),
+            f"{nm:.0f} nm" if math.isfinite(nm) else "–",
+            f"{link.response.gain[k]:.4g}",
+            f"{link.response.offset[k]:.3g}",
+        ]
+        if found is not None:
+            row += [f"{100 * found.relative[k]:.2f} %", f"{found.bias[k]:+.2g}", f"{found.cc[k]:.4f}"]
+        rows.append(row)
+    return _table(head[: len(rows[0])], rows)
+
+
+def _msi_name(content: Content, band: int) -> str:
+    """Its name without the wavelength, which stands beside it."""
+    name = str(content.link.scene.msi.axis.names[band] or band + 1)
+    return name.partition(" (")[0]
+
+
+def _held_out(content: Content) -> str:
+    scores = content.facts.get("held_out_scores") or {}
+    if not scores:
+        return ""
+    rows = [
+        [name, *(f"{values[key.lower()]:.3f}" if key.lower() in values else "–" for key in _CURVES)]
+        for name, values in scores.items()
+    ]
+    table = _table(["Method", *_CURVES], rows, chosen=str(content.facts["method"]))
+    return (
+        "<section><h2>Methods compared</h2><p>On the pair itself, one resolution level down, where the HSI is the "
+        f"truth.</p>{table}</section>"
+    )
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, chosen: str = "") -> str:
+    top = "".join(f"<th>{escape(name)}</th>" for name in head)
+    body = "".join(
+        f"<tr{' class=chosen' if row[0] == chosen else ''}>"
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row)
+        + "</tr>"
+        for row in rows
+    )
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _definitions(pairs: Iterable[tuple[str, str]], *, boxed: bool = False) -> str:
+    one = "<div><dt>{}</dt><dd>{}</dd></div>" if boxed else "<dt>{}</dt><dd>{}</dd>"
+    return "<dl>" + "".join(one.format(escape(k), escape(v)) for k, v in pairs) + "</dl>"
+
+
+def _found(content: Content) -> Iterable[tuple[str, str]]:
+    facts, link, unit = content.facts, content.link, _unit(content)
+    dx, dy = facts["shift"]
+    r, psf = link.scene.grid.ratio, link.psf
+    yield "Shift corrected", f"x {dx:+.4g}, y {dy:+.4g} {unit}".strip() if dx or dy else "none"
+    yield "PSF width (FWHM)", f"{psf.fwhm / r:.3f} HSI pixels = {psf.fwhm:.2f} MSI pixels"
+    yield "PSF centre", f"{psf.dx:+.2f}, {psf.dy:+.2f} MSI pixels right of and below the HSI pixel's"
+    if "msi_explains" in facts:
+        yield "MSI explains", f"{100 * facts['msi_explains']:.1f} % of the HSI's leading components"
+    nested = link.scene.grid.nested
+    yield "HSI pixels", "nest in the MSI's, read as they are" if nested else "warped onto the MSI's grid"
+    yield "Mean angle", f"{content.consistency.angle:.3f}° between degraded result and HSI"
+
+
+def _times(content: Content) -> Iterable[tuple[str, str]]:
+    facts = content.facts
+    for name, words in (("fit_seconds", "Time to fit"), ("fuse_seconds", "Time to fuse")):
+        if name in facts:
+            yield words, f"{facts[name]:.1f} s"
+    fused = content.link.fused
+    seconds = facts.get("fuse_seconds")
+    if seconds:
+        yield "Speed", f"{fused.height * fused.width / 1e6 / seconds:.3g} million pixels per second"
+    for name, value in (facts.get("backend_seconds_per_tile") or {}).items():
+        yield str(name), f"{value} s per tile" if isinstance(value, (int, float)) else str(value)
+
+
+def _made(content: Content) -> Iterable[tuple[str, str]]:
+    facts = content.facts
+    model = facts.get("model") or {}
+    for name, value in (
+        ("Software", facts.get("software")),
+        ("Method", f"{facts['method']} ({facts.get('method_reason', '')})"),
+        ("Model", _words(model) if model else None),
+        ("Backend", facts.get("backend")),
+        ("Tile, super-tile", f"{facts.get('tile')}, {facts.get('supertile')} pixels"),
+        ("Halo", f"{facts.get('halo')} HSI pixels"),
+        ("Libraries", _words(facts.get("versions") or {})),
+    ):
+        if value:
+            yield name, str(value)
+
+
+def _settings(content: Content) -> Iterable[tuple[str, str]]:
+    for name, value in (content.facts.get("options") or {}).items():
+        yield name.replace("_", " "), "default" if value is None else _words(value)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_words(v)}" for k, v in value.items())
+    return ", ".join(map(_words, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _footer(content: Content) -> str:
+    lattice = content.data["lattice"]
+    step = round(content.link.fused.height / max(1, len(lattice["rows"])))
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    kept = "every pixel" if step == 1 else f"one pixel in {step} × {step}"
+    return (
+        f"{content.facts.get('software', 'csakd_geo')} · page made {now} · spectra of {kept} are in this page"
+    )
