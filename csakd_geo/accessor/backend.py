@@ -139,20 +139,17 @@ def lazy_array(source: Source) -> xr.DataArray:
         ("band", "y", "x"), indexing.LazilyIndexedArray(_Windows(source)), encoding=_encoding(source)
     )
     nm = {"units": "nm"}
-    array = xr.DataArray(
-        lazy,
-        coords={
-            "band": np.arange(1, axis.size + 1),
-            "wavelength": ("band", axis.wavelength, nm | {"standard_name": "radiation_wavelength"}),
-            "fwhm": ("band", axis.fwhm, nm | {"long_name": "full width at half maximum"}),
-            "good": ("band", axis.good, {"long_name": "band can be used"}),
-            "band_name": ("band", np.array(axis.names, dtype=str)),
-            "y": t.f + (np.arange(source.height) + 0.5) * t.e,
-            "x": t.c + (np.arange(source.width) + 0.5) * t.a,
-        },
-        name=NAME,
-        attrs={"units": source.units} if source.units else {},
-    )
+    coords = {
+        "band": np.arange(1, axis.size + 1),
+        "wavelength": ("band", axis.wavelength, nm | {"standard_name": "radiation_wavelength"}),
+        "fwhm": ("band", axis.fwhm, nm | {"long_name": "full width at half maximum"}),
+        "good": ("band", axis.good, {"long_name": "band can be used"}),
+        "band_name": ("band", np.array(axis.names, dtype=str)),
+        "y": t.f + (np.arange(source.height) + 0.5) * t.e,
+        "x": t.c + (np.arange(source.width) + 0.5) * t.a,
+    }
+    array = xr.Dataset({NAME: lazy}, coords)[NAME]  # a DataArray made of a variable has no encoding
+    array.attrs |= {"units": source.units} if source.units else {}
     notes = list(getattr(source, "notes", ()))
     if notes:
         array.attrs["warnings"] = notes

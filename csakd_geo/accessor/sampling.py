@@ -102,7 +102,7 @@ def _shapes(frame: geopandas.GeoDataFrame, crs: CRS | None) -> NDArray[Any]:
     if isinstance(frame, geopandas.GeoSeries):
         raise InputError("Got a GeoSeries to sample by; make it a frame with .to_frame('geometry').")
     shapes = frame.geometry
-    usable = shapes.notna() & ~shapes.is_empty
+    usable = np.array([shape is not None and not shape.is_empty for shape in shapes], dtype=bool)
     strange = sorted(set(shapes[usable].geom_type) - set(_KINDS))
     if strange:
         raise InputError(
