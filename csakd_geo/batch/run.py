@@ -25,6 +25,8 @@ from csakd_geo.resume import load_job
 from csakd_geo.stac import item_path, read_facts, write_item
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from csakd_geo.job import Draft
 
 Status = Literal["done", "skipped", "failed"]
@@ -118,20 +120,36 @@ def run_batch(
         for scene in scenes:
             yield fuse_scene(scene, settings, report=report)
         return
-    alone = {"workers": None, "scheduler": None}  # a worker starts no workers
     with _client(Crew(1, workers, scheduler)) as client:
-        from distributed import KilledWorker, as_completed
+        suspects: list[Scene] = []
+        for scene, outcome in _together(client, scenes, settings):
+            if outcome is None:
+                suspects.append(scene)
+            else:
+                yield outcome
+        # Dask blames all scenes that wait at a worker for its death; alone, only the one that kills dies again
+        for suspect in suspects:
+            for scene, outcome in _together(client, [suspect], settings):
+                why = "Workers died again and again over this scene; give them more memory."
+                yield outcome or Outcome(scene, "failed", 0.0, why)
 
-        futures = {client.submit(fuse_scene, scene, settings, alone, pure=False): scene for scene in scenes}
-        try:
-            for future in as_completed(list(futures)):
-                try:
-                    yield future.result()
-                except KilledWorker:
-                    why = "Workers died again and again over this scene; give them more memory."
-                    yield Outcome(futures[future], "failed", 0.0, why)
-        finally:
-            client.cancel(list(futures))
+
+def _together(
+    client: Client, scenes: Sequence[Scene], settings: Settings
+) -> Iterator[tuple[Scene, Outcome | None]]:
+    """Scenes on the workers of a cluster, as they end; None where workers died again and again."""
+    from distributed import KilledWorker, as_completed
+
+    alone = {"workers": None, "scheduler": None}  # a worker starts no workers
+    futures = {client.submit(fuse_scene, scene, settings, alone, pure=False): scene for scene in scenes}
+    try:
+        for future in as_completed(list(futures)):
+            try:
+                yield futures[future], future.result()
+            except KilledWorker:
+                yield futures[future], None
+    finally:
+        client.cancel(list(futures))
 
 
 def fuse_scene(
