@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 import warnings
@@ -504,6 +505,23 @@ def test_stored_counts_are_physical_to_the_accessor(image: Path, truth: Array) -
         assert found["count"].tolist() == [1, 0]
         np.testing.assert_allclose(raw.csakd.spectrum(LEFT + 1505, TOP - 1505), truth[:, 150, 150], rtol=1e-6)
         assert np.isnan(raw.csakd.rgb().values[:40, :50]).all()
+
+
+def test_order_and_names_of_the_dimensions_do_not_matter(cube: xr.DataArray, truth: Array) -> None:
+    turned = cube.transpose("y", "x", "band").rename(y="latitude", x="longitude")
+    point = geopandas.GeoDataFrame(geometry=[Point(LEFT + 1505, TOP - 995)])
+    found = turned.csakd.sample(point).filter(like="mean_").values[0]
+    np.testing.assert_allclose(found, truth[:, 99, 150], rtol=1e-6)
+    np.testing.assert_allclose(turned.csakd.spectrum(LEFT + 1505, TOP - 995), found)
+    assert turned.csakd.rgb(side=30).dims == ("y", "x", "rgb")
+    assert turned.csakd.resample_spectra("sentinel2-10m").dims == ("band", "y", "x")
+
+
+def test_lazy_cubes_travel_to_other_processes(image: Path, truth: Array) -> None:
+    for chunks in ("preferred", None):
+        cube = csakd_geo.open_cube(image, chunks=chunks)
+        again = pickle.loads(pickle.dumps(cube))
+        np.testing.assert_allclose(again[4, 100:110, 90:99].values, truth[4, 100:110, 90:99], rtol=1e-6)
 
 
 def test_every_other_pixel_has_its_own_place(cube: xr.DataArray, truth: Array) -> None:

@@ -282,6 +282,11 @@ class CsakdAccessor:
         from csakd_geo.io.array import ArraySource
 
         source = ArraySource.open(self._bands(), name=str(self._cube.name or "cube"))
+        names = {
+            old: new for old, new in zip(source.array.dims, ("band", "y", "x"), strict=True) if old != new
+        }
+        if names:  # longitude and latitude, for instance
+            source = replace(source, array=source.array.rename(names))
         moved = source.array.rio.transform(recalc=True)
         if not moved.almost_equals(source.transform, 1e-6 * abs(source.transform.a)):
             source = replace(source, transform=moved, array=source.array.rio.write_transform(moved))
