@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from csakd_geo.errors import OutputError
-from csakd_geo.io import open_source
+from csakd_geo.io import Source, open_source
 from csakd_geo.io.failure import plain_errors
 from csakd_geo.report.content import gather
 from csakd_geo.report.facts import product_facts
@@ -24,9 +24,9 @@ def write_report(
     target: Path,
     *,
     product: Path,
-    hsi: Path | str,
-    msi: Path | str,
-    truth: Path | str | None = None,
+    hsi: Source | Path | str,
+    msi: Source | Path | str,
+    truth: Source | Path | str | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write the page of a product as one HTML file.
@@ -40,9 +40,9 @@ def write_report(
         The page, such as ``fused.html``.
     product : Path
         What ``csakd-geo fuse`` wrote, of any format.
-    hsi, msi : Path or str
+    hsi, msi : Source, Path or str
         The two images that it was made of.
-    truth : Path or str, optional
+    truth : Source, Path or str, optional
         A fine hyperspectral image to compare with.
     overwrite : bool
         Whether the page may exist.
@@ -65,7 +65,9 @@ def write_report(
     facts = product_facts(Path(product))
     fused = open_source(product)
     link = link_product(fused, hsi, msi, facts)
-    text = draw_page(gather(link, facts, None if truth is None else open_source(truth)))
+    if isinstance(truth, (str, Path)):
+        truth = open_source(truth)
+    text = draw_page(gather(link, facts, truth))
     part = target.with_name(f".{target.name}.part")
     with plain_errors(target):
         try:

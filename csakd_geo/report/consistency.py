@@ -94,8 +94,11 @@ class _Sums:
         """Add pixels, both (band, n)."""
         f, t = ours.astype(np.float64), theirs.astype(np.float64)
         self.count[bands] += f.shape[1]
-        parts = (f, t, f * f, t * t, f * t, np.square(f - t))
-        self.sums[:, bands] += np.stack([part.sum(1) for part in parts])
+        of = "bn,bn->b"
+        squares = (np.einsum(of, f, f), np.einsum(of, t, t), np.einsum(of, f, t))
+        f_sum, t_sum = f.sum(1), t.sum(1)
+        f -= t
+        self.sums[:, bands] += np.stack([f_sum, t_sum, *squares, np.einsum(of, f, f)])
 
     def result(self) -> Agreement:
         """Per-band figures; NaN where nothing was compared."""
@@ -178,7 +181,7 @@ def _compare_hsi(link: Link, window: Window, sums: _Sums, bins: _Bins, angles: F
         cube = link.read(around.scaled(grid.ratio), link.bands[part])
         if link.whole:
             projected += np.tensordot(operator[:, part].astype(np.float32), cube[:, *inner], axes=1)
-        missing = np.isnan(cube).any(0)
+        missing = np.asarray(np.isnan(cube).any(0))
         cube[:, missing] = 0
         ours = degrade(cube, psf)[:, *cut]
         weight = degrade((~missing)[None].astype(np.float64), psf)[0][cut]

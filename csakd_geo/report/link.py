@@ -85,13 +85,15 @@ class Link:
         return out
 
 
-def link_product(fused: Source, hsi: Path | str, msi: Path | str, facts: dict[str, Any]) -> Link:
+def link_product(
+    fused: Source, hsi: Source | Path | str, msi: Source | Path | str, facts: dict[str, Any]
+) -> Link:
     """Lay the product's grid again and estimate what relates the images.
 
     Parameters
     ----------
     fused : Source
-    hsi, msi : Path or str
+    hsi, msi : Source, Path or str
         The inputs.
     facts : dict
         Of the product; see `product_facts`.
@@ -104,9 +106,7 @@ def link_product(fused: Source, hsi: Path | str, msi: Path | str, facts: dict[st
         If its bands are not theirs.
     """
     options = facts.get("options") or {}
-    table = options.get("wavelengths")
-    axis = read_wavelengths(Path(table)) if table and Path(table).exists() else None
-    first, second = open_source(hsi, axis=axis), open_source(msi)
+    first, second = _open_inputs(hsi, msi, options)
     t = fused.transform
     right, bottom = t * (fused.width, fused.height)
     shift = tuple(float(v) for v in facts["shift"])
@@ -142,6 +142,19 @@ def link_product(fused: Source, hsi: Path | str, msi: Path | str, facts: dict[st
         explained_bands(pair, psf)[places],
         _msi_scale(pair, psf),
     )
+
+
+def _open_inputs(
+    hsi: Source | Path | str, msi: Source | Path | str, options: dict[str, Any]
+) -> tuple[Source, Source]:
+    """Both inputs, opened with the options of the fusion where they are paths."""
+    table = options.get("wavelengths")
+    axis = read_wavelengths(Path(table)) if table and Path(table).exists() else None
+    if isinstance(hsi, (str, Path)):
+        hsi = open_source(hsi, axis=axis, sensor=options.get("hsi_sensor"))
+    if isinstance(msi, (str, Path)):
+        msi = open_source(msi, sensor=options.get("msi_sensor"))
+    return hsi, msi
 
 
 def _written(hsi: Source, fused: Source, text: str | None) -> list[int]:
@@ -185,9 +198,10 @@ def explained_bands(pair: Pair, psf: PSF) -> FloatArray:
         0 to 1.
     """
     hsi, msi = pair.hsi_spectra(psf.halo), pair.msi_spectra(psf, psf.halo)
-    target = (hsi - hsi.mean(1, keepdims=True)).T
-    design = (msi - msi.mean(1, keepdims=True)).T
-    design = design / np.maximum(np.linalg.norm(design, axis=0), 1e-30)
-    left = target - design @ np.linalg.lstsq(design, target, rcond=None)[0]
-    total = np.square(target).sum(0)
-    return np.asarray(1 - np.square(left).sum(0) / np.where(total > 0, total, np.inf))
+    msi -= msi.mean(1, keepdims=True)
+    _, sizes, directions = np.linalg.svd(msi, full_matrices=False)
+    directions = directions[sizes > 1e-9 * sizes[0]]
+    hsi -= hsi.mean(1, keepdims=True)
+    total = np.einsum("bn,bn->b", hsi, hsi)
+    told = np.square(hsi @ directions.T).sum(1)
+    return np.asarray(told / np.where(total > 0, total, np.inf))

@@ -13,7 +13,7 @@ from typing import Any
 
 from csakd_geo.report.content import SUPPORTED, Content
 
-_CURVES = ("PSNR", "SAM", "ERGAS", "SSIM")
+_SCORES = ("PSNR", "SAM", "ERGAS", "SSIM")
 _UNITS = {"metre": "m", "meter": "m", "degree": "°"}
 
 
@@ -53,7 +53,7 @@ def _subtitle(content: Content) -> str:
         crs = fused.crs.to_dict().get("name") or "own CRS"
     gsd = content.link.scene.grid.gsd
     return (
-        f"{fused.height:,} × {fused.width:,} pixels of {gsd:.6g} {_unit(content)} · {fused.axis.size} bands · {crs} · "
+        f"{fused.height:,} × {fused.width:,} pixels of {f'{gsd:.6g} {_unit(content)}'.strip()} · {fused.axis.size} bands · {crs} · "
         f"{facts['hsi']} + {facts['msi']}, ratio {facts['ratio']}"
     )
 
@@ -169,10 +169,10 @@ def _held_out(content: Content) -> str:
     if not scores:
         return ""
     rows = [
-        [name, *(f"{values[key.lower()]:.3f}" if key.lower() in values else "–" for key in _CURVES)]
+        [name, *(f"{values[key.lower()]:.3f}" if key.lower() in values else "–" for key in _SCORES)]
         for name, values in scores.items()
     ]
-    table = _table(["Method", *_CURVES], rows, chosen=str(content.facts["method"]))
+    table = _table(["Method", *_SCORES], rows, chosen=str(content.facts["method"]))
     return (
         "<section><h2>Methods compared</h2><p>On the pair itself, one resolution level down, where the HSI is the "
         f"truth.</p>{table}</section>"
@@ -240,12 +240,14 @@ def _made(content: Content) -> Iterable[tuple[str, str]]:
 
 def _settings(content: Content) -> Iterable[tuple[str, str]]:
     for name, value in (content.facts.get("options") or {}).items():
-        yield name.replace("_", " "), "default" if value is None else _words(value)
+        yield name.replace("_", " "), _words(value)
 
 
 def _words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k} {_words(v)}" for k, v in value.items())
+    if value is None or isinstance(value, bool):
+        return {None: "default", True: "yes", False: "no"}[value]
     return ", ".join(map(_words, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
