@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
+import dask
 from dask.base import compute
 from dask.callbacks import Callback
 from dask.delayed import Delayed
+from dask.system import CPU_COUNT
 
 from csakd_geo.engine.graph import Written
 from csakd_geo.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, LocalCluster
 
 _PATIENCE = 15  # seconds that a scheduler has to answer
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+)  # what torch and BLAS read at their start
+_ENVIRON = "distributed.nanny.pre-spawn-environ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +41,7 @@ class Crew:
     threads : int
         Super-tiles at once on this machine's threads, where there is neither of the others.
     processes : int or None
-        So many worker processes of this machine.
+        So many worker processes of this machine, each with an equal share of its cores.
     scheduler : str or None
         Address of a Dask scheduler, such as ``tcp://host:8786``. Its workers have to see inputs, model and
         working folder under the same paths.
@@ -90,23 +101,13 @@ class _Count(Callback):
 @contextmanager
 def _client(crew: Crew) -> Iterator[Client]:
     try:
-        from distributed import Client, LocalCluster
+        from distributed import Client
     except ImportError as error:
         raise InputError(
             "Worker processes need the package distributed; install it with pip install 'csakd-geo[cluster]'."
         ) from error
     if crew.scheduler is None:
-        with (
-            LocalCluster(
-                n_workers=crew.processes,
-                threads_per_worker=1,
-                processes=True,
-                dashboard_address=None,
-                memory_limit=0,
-                silence_logs=logging.CRITICAL,
-            ) as cluster,
-            Client(cluster) as client,
-        ):
+        with _own_cluster(crew.processes or 1) as cluster, Client(cluster) as client:
             yield client
         return
     try:
@@ -119,15 +120,76 @@ def _client(crew: Crew) -> Iterator[Client]:
         yield client
 
 
+def _environ(processes: int) -> dict[str, Any]:
+    """The environment of a worker: its share of the cores, where Dask would give it one, unless the user says."""
+    share = os.environ.get(_THREADS[0]) or max(1, CPU_COUNT // processes)
+    return {**dask.config.get(_ENVIRON), **dict.fromkeys(_THREADS, share)}
+
+
+@contextmanager
+def _own_cluster(processes: int) -> Iterator[LocalCluster]:
+    """Worker processes of one task at a time, whose torch and BLAS share the cores.
+
+    Dask leaves what it tells them in our environment, so that is taken out again.
+    """
+    from distributed import LocalCluster
+
+    environ = _environ(processes)
+    before = {name: os.environ.get(name) for name in environ}
+    try:
+        with ExitStack() as stack:
+            with _ctrl_c_later(), dask.config.set({_ENVIRON: environ}):
+                cluster = stack.enter_context(
+                    LocalCluster(
+                        n_workers=processes,
+                        threads_per_worker=1,
+                        processes=True,
+                        dashboard_address="127.0.0.1:0",  # any free port
+                        memory_limit=0,
+                        silence_logs=logging.CRITICAL,
+                    )
+                )
+            yield cluster
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Ctrl-C waits until the workers run, and never reaches them, who inherit this.
+
+    A terminal sends it to all processes; a worker would die of it with a traceback while it is being closed.
+    Windows knows no such mask and shows that traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # which lets Ctrl-C through again where it starts
+    kept = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, kept)
+
+
 def _gather(client: Client, tasks: list[Delayed], done: Callable[[float], None]) -> list[Written]:
-    """Results as they come; a task whose worker died is given to another one by the scheduler."""
+    """Results as they come; a task whose worker died is given to another one by the scheduler.
+
+    A result that has come is let go at once: what a worker that dies still holds is computed again.
+    """
     from distributed import KilledWorker, as_completed
 
     found: list[Written] = []
-    futures = client.compute(tasks)
+    futures = set(client.compute(tasks))
     try:
         for future in as_completed(futures):
             found.append(future.result())
+            futures.discard(future)
+            future.release()
             done(len(found) / len(tasks))
     except KilledWorker as error:
         raise OutputError(
@@ -135,5 +197,5 @@ def _gather(client: Client, tasks: list[Delayed], done: Callable[[float], None])
             "--supertile."
         ) from error
     finally:
-        client.cancel(futures)
+        client.cancel(list(futures))
     return found
