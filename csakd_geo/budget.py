@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import time
@@ -23,11 +24,11 @@ _SUPERTILE = 1024  # MSI pixels
 _TILE, _NETWORK_TILE = 512, 256  # MSI pixels: of a method, of a network's fine streams, which fit the cache
 _LEAST_TILE = 64  # MSI pixels
 _CUBE_BYTES = 400e6  # largest super-tile cube, as stored
-_BASE_BYTES = 550e6  # interpreter, libraries, torch
+_BASE_BYTES = 650e6  # interpreter, libraries, torch
 _HALO = 14  # HSI pixels, typical
 _PLANES = 60  # float32 planes that a method works with beside the bands
 _NEAR = 2  # HSI pixels of context that a network's tile sees, typical
-_STREAMS = 9  # float32 maps per feature that a network holds at its peak
+_STREAMS, _GRAPH_STREAMS = 9, 25  # float32 maps per feature that a network holds at its peak, in torch or not
 _PROBE = 16  # HSI pixels per side of the patch that is timed
 _PLACES = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.75), (0.25, 0.75), (0.75, 0.25), (0, 0), (1, 1), (0, 1), (1, 0))
 
@@ -65,6 +66,8 @@ class Cutting:
         Bytes per stored value.
     blended : bool
         Super-tiles are held as float32 until they are stored.
+    graph : bool
+        OpenVINO may run the network, which holds more at once.
     """
 
     tile: int
@@ -72,6 +75,7 @@ class Cutting:
     bands: int
     size: int
     blended: bool
+    graph: bool = False
 
 
 def pick_cutting(scene: Scene, method: Method, options: FuseOptions, *, bands: int) -> Cutting:
@@ -100,7 +104,7 @@ def pick_cutting(scene: Scene, method: Method, options: FuseOptions, *, bands: i
     else:
         side = min(_SUPERTILE, int(np.sqrt(_CUBE_BYTES / ((4 if blended else size) * bands))))
         supertile = max(1, side // (tile * r)) * tile
-    cutting = Cutting(tile, supertile, bands, size, blended)
+    cutting = Cutting(tile, supertile, bands, size, blended, network and _may_use_openvino(options))
     if options.memory is None:
         return cutting
     allowed, least = parse_bytes(options.memory), align(_LEAST_TILE, r)
@@ -117,6 +121,11 @@ def pick_cutting(scene: Scene, method: Method, options: FuseOptions, *, bands: i
                 f"--memory allows {spell_bytes(allowed)}; allow more, or write fewer --bands."
             )
     return cutting
+
+
+def _may_use_openvino(options: FuseOptions) -> bool:
+    found = importlib.util.find_spec("openvino") is not None and not options.device.startswith("cuda")
+    return found and options.backend in ("auto", "openvino")
 
 
 def wide_tile(supertile: int, ratio: int) -> int:
@@ -139,9 +148,10 @@ def memory_of(scene: Scene, method: Method, cutting: Cutting) -> float:
     read = seen**2 * 4.0 * (3 * good + r * r * 3 * len(scene.msi_bands))
     if isinstance(method, CSAKD):
         config = method.card.network
+        streams = _GRAPH_STREAMS if cutting.graph else _STREAMS
         near = min(cutting.tile + 2 * _NEAR, longest) * r
         base = _PLANES * 4.0 * (seen * r) ** 2 if config.residual else 0.0
-        work = base + 4.0 * near**2 * (_STREAMS * config.features + 3 * config.bands + 2 * good)
+        work = base + 4.0 * near**2 * (streams * config.features + 3 * config.bands + 2 * good)
     else:
         work = 4.0 * inner**2 * (2 * good + _PLANES)
     tiles = -(-g.lr_height // cutting.supertile) * -(-g.lr_width // cutting.supertile)

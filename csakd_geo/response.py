@@ -23,7 +23,9 @@ _LEADING = 3  # HSI components that the PSF search explains
 _FWHM_RANGE = (0.3, 2.5)  # in LR pixels
 _MAX_PIXELS = 40_000  # LR pixels used by the searches
 _COARSE_PIXELS = 5_000  # of these on the coarse grid
-_MIN_GAIN = 0.02  # relative fall of the residual that makes a shift believable
+_MIN_GAIN = 0.02  # relative fall of the residual that makes a shift believable whatever it is
+_CHANCE = 14.0  # times one over the pixels: a fall that two parameters reach by chance once in a thousand
+_MIN_MOVE = 0.05  # LR pixels under which such a smaller fall may come from the PSF's form
 _MIN_EXPLAINED = 0.5
 
 
@@ -139,6 +141,11 @@ class _Residual:
         _, vectors = np.linalg.eigh(spectra @ spectra.T)
         self.scores = vectors[:, -_LEADING:].T @ spectra
 
+    @property
+    def pixels(self) -> int:
+        """LR pixels that the residual is taken over."""
+        return int(self.scores.shape[1])
+
     def __call__(self, psf: PSF) -> float:
         return self._left(self.pair.msi_spectra(psf, self.reach), self.scores)
 
@@ -193,15 +200,30 @@ def _is_flat(spectra: FloatArray) -> bool:
 
 
 def _thin(pair: Pair) -> Pair:
-    """Fewer blocks of a large sample: the searches need no more than ``_MAX_PIXELS``."""
+    """Less of a large sample: the searches need no more than ``_MAX_PIXELS``."""
     kept: list[Block] = []
     count = 0
     for block in pair.blocks:
         if kept and count + block.valid.size > _MAX_PIXELS:
             break
-        kept.append(block)
-        count += block.valid.size
+        kept.append(_part(block, pair.ratio))
+        count += kept[-1].valid.size
     return Pair(tuple(kept), pair.ratio, pair.hsi_axis, pair.msi_axis)
+
+
+def _part(block: Block, ratio: int) -> Block:
+    """Of a block with more than ``_MAX_PIXELS`` the part of that size with most valid pixels; any other as it is."""
+    height, width = block.valid.shape
+    if height * width <= _MAX_PIXELS:
+        return block
+    side = math.isqrt(_MAX_PIXELS)
+    rows, cols = min(height, max(side, _MAX_PIXELS // width)), min(width, max(side, _MAX_PIXELS // height))
+    # the middle is asked first and wins where nothing is masked
+    places = [(int(y * (height - rows)), int(x * (width - cols))) for y in (0.5, 0, 1) for x in (0.5, 0, 1)]
+    top, left = max(places, key=lambda at: int(block.valid[at[0] : at[0] + rows, at[1] : at[1] + cols].sum()))
+    low = np.s_[top : top + rows, left : left + cols]
+    high = np.s_[:, top * ratio : (top + rows) * ratio, left * ratio : (left + cols) * ratio]
+    return Block(block.hsi[:, *low], block.msi[high], block.valid[low])
 
 
 def estimate_psf(
@@ -253,9 +275,11 @@ def estimate_psf(
         options={"initial_simplex": simplex, "xatol": 0.01, "fatol": 1e-7, "maxfev": 120},
     )
     psf = candidate(found.x)
-    best, centred = float(found.fun), residual(PSF(r, psf.fwhm, *centre))
-    confident = phase and best < 1 - _MIN_EXPLAINED and centred > best * (1 + _MIN_GAIN)
-    return psf, 1 - best, bool(confident)
+    best = float(found.fun)
+    gain = residual(PSF(r, psf.fwhm, *centre)) - best
+    moved = math.hypot(psf.dy - centre[0], psf.dx - centre[1]) / r
+    sure = gain > _MIN_GAIN * best or (moved > _MIN_MOVE and gain > best * _CHANCE / residual.pixels)
+    return psf, 1 - best, bool(phase and best < 1 - _MIN_EXPLAINED and sure)
 
 
 def _estimate_srf(hsi: FloatArray, msi: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

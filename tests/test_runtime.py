@@ -104,7 +104,7 @@ def test_a_graph_is_traced_once(
     needs("onnxruntime")
     GraphRuntime(load_model(models["cross"]), 4, "onnxruntime", "float32")
     kept = sorted((tmp_path / "cache" / "graphs").iterdir())
-    assert len(kept) == 2
+    assert len(kept) == 1
     assert all("-r4-" in path.name for path in kept)
 
     def never(*_: Any) -> None:
@@ -284,11 +284,11 @@ def test_sizes_are_read(text: str, value: float) -> None:
 
 def test_memory_bounds_the_supertile_and_then_the_tile(pair: made.Pair) -> None:
     draft = draft_job(pair.hsi, pair.msi, make_options({"method": "coupled-map"}))
-    large = replace(draft.scene, grid=replace(draft.scene.grid, height=40000, width=40000))
+    large = replace(draft.scene, grid=replace(draft.scene.grid, lr_height=10000, lr_width=10000))
     method: Any = prepared(pair, method="coupled-map").choice.method
     free = pick_cutting(large, method, make_options({}), bands=172)
     needed, seen = memory_of(large, method, free), []
-    for share in (1.0, 0.9, 0.85, 0.8):
+    for share in (1.0, 0.8, 0.7, 0.6):
         bound = int(needed * share)
         cutting = pick_cutting(large, method, make_options({"memory": str(bound)}), bands=172)
         assert memory_of(large, method, cutting) <= bound

@@ -27,7 +27,7 @@ SUMS = {"qk": (HEADS, CHANNELS, CHANNELS), "qq": (HEADS, CHANNELS), "kk": (HEADS
 #: Weights of bicubic interpolation (a = -0.75, as in torch) half-way between two pixels.
 _HALFWAY = (-0.09375, 0.59375, 0.59375, -0.09375)
 #: What a graph computes.
-Kind = Literal["fusion", "statistics", "coarse", "fine"]
+Kind = Literal["fusion", "statistics", "fine"]
 _TRACED = (5, 7)  # LR size of the inputs of the trace; the graph's size is free
 
 
@@ -37,7 +37,7 @@ class Applied(nn.Module):
     def __init__(self, network: DualTwoStream, ratio: int) -> None:
         super().__init__()
         self.network = network
-        self.coarse = Coarse(network, ratio)
+        self.shrink = Shrink(network.config.msi_bands, ratio)
 
     @staticmethod
     def inputs(config: NetworkConfig) -> list[str]:
@@ -54,28 +54,13 @@ class Applied(nn.Module):
         network = self.network
         given = dict(zip(self.inputs(network.config), inputs, strict=True))
         hsi, msi = given["hsi"], given["msi"]
-        x1, x3 = self.coarse(hsi, msi)
+        x3 = network.mhfeat(_activate(convolve_parts(network.mhconv1, hsi, self.shrink(msi))))
+        x1 = network.hfeat(_activate(network.hconv1(hsi)))
         fuser, matrices = network.fuse_att, None
         if isinstance(fuser, CrossFuser) and network.config.needs_statistics:
             matrices = _matrices(fuser, *(given[name] for name in SUMS))
         output, _ = network.fine(hsi, msi, x1, x3, base=given.get("base"), statistics=matrices)
         return output
-
-
-class Coarse(nn.Module):
-    """The two coarse streams alone: hsi, msi to x1, x3."""
-
-    def __init__(self, network: DualTwoStream, ratio: int) -> None:
-        super().__init__()
-        self.network = network
-        self.shrink = Shrink(network.config.msi_bands, ratio)
-
-    def forward(self, hsi: Tensor, msi: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x1 and x3, each (1, features, y, x)."""
-        network = self.network
-        x3 = network.mhfeat(_activate(convolve_parts(network.mhconv1, hsi, self.shrink(msi))))
-        x1 = network.hfeat(_activate(network.hconv1(hsi)))
-        return x1, x3
 
 
 class Fine(nn.Module):
@@ -161,8 +146,8 @@ def trace(network: DualTwoStream, ratio: int, kind: Kind) -> Any:
     ratio
         HSI pixel size / MSI pixel size.
     kind
-        ``fusion`` is the whole, for use elsewhere, with the ``statistics`` that it takes; ``coarse`` and
-        ``fine`` are its two halves, for tiled runs.
+        ``fusion`` is the whole, for use elsewhere, with the ``statistics`` that it takes; ``fine`` is what
+        comes after the coarse streams, for tiled runs.
 
     Returns
     -------
@@ -215,8 +200,6 @@ def _pieces(network: DualTwoStream, ratio: int, kind: Kind) -> tuple[nn.Module, 
     match kind:
         case "statistics":
             return Statistics(network), ["hsi", "msi", "core"], list(SUMS)
-        case "coarse":
-            return Coarse(network, ratio), ["hsi", "msi"], ["x1", "x3"]
         case "fine":
             return Fine(network), Fine.names(network.config), ["fused"]
         case _:

@@ -1,4 +1,4 @@
-"""What runs a network tile by tile: torch itself, or its traced halves in ONNX Runtime or OpenVINO.
+"""What runs a network tile by tile: torch itself, or its traced fine half in ONNX Runtime or OpenVINO.
 
 All take and give torch tensors, so that what comes before and after is the same for each. A network
 uses all cores by itself; `turn` lets one tile of a process in at a time.
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from .checkpoint import Model
     from .network import DualTwoStream
-    from .onnx_graphs import Kind
 
 #: Backends by name, with the packages that they need.
 PACKAGES = {"torch": ("torch",), "onnxruntime": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
@@ -102,14 +101,14 @@ class TorchRuntime:
         return fused
 
 
-class GraphRuntime:
-    """The two halves of a network as ONNX graphs.
+class GraphRuntime(TorchRuntime):
+    """The fine half of a network, where nearly all the work is, as an ONNX graph; the rest in torch.
 
     Parameters
     ----------
     model : Model
     ratio : int
-        HSI pixel over MSI pixel; fixed in the graphs.
+        HSI pixel over MSI pixel; fixed in the graph.
     backend : {"onnxruntime", "openvino"}
     precision : {"float32", "bf16"}
         ONNX Runtime has float32 alone on CPUs.
@@ -120,37 +119,28 @@ class GraphRuntime:
         A package is missing, or the precision is one that the backend does not have.
     """
 
-    device = "cpu"
-
     def __init__(self, model: Model, ratio: int, backend: str, precision: str) -> None:
         if not installed(backend):
+            extra = {"onnxruntime": "onnx", "openvino": "onnx,openvino"}[backend]
             raise ModelError(
-                f"The backend {backend} is not installed; pip install 'csakd-geo[onnx,{backend}]', or take torch."
-                if backend == "openvino"
-                else "The backend onnxruntime is not installed; pip install 'csakd-geo[onnx]', or take torch."
+                f"The backend {backend} is not installed; pip install 'csakd-geo[{extra}]', or take torch."
             )
         if precision == "bf16" and backend == "onnxruntime":
             raise ModelError("ONNX Runtime has no bf16 on CPUs; take --backend torch, openvino or auto.")
         begin = _openvino if backend == "openvino" else _onnxruntime
-        self._coarse = begin(_graph(model, ratio, "coarse"), ["x1", "x3"], precision)
-        self._fine = begin(_graph(model, ratio, "fine"), ["fused"], precision)
-
-    def coarse(self, hsi: Tensor, msi: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`Runtime`."""
-        x1, x3 = self._coarse({"hsi": hsi, "msi": msi})
-        return x1, x3
+        self._fine = begin(_graph(model, ratio), precision)
+        super().__init__(model, "cpu", precision)
 
     def fine(
         self, hsi: Tensor, msi: Tensor, x1: Tensor, x3: Tensor, base: Tensor | None, matrices: Tensor | None
     ) -> Tensor:
         """See :class:`Runtime`."""
-        inputs = {"hsi": hsi, "msi": msi, "x1": x1, "x3": x3}
+        inputs = {"hsi": hsi, "msi": msi, "x1": x1.float(), "x3": x3.float()}
         if base is not None:
             inputs["base"] = base
         if matrices is not None:
             inputs["matrices"] = matrices
-        fused: Tensor = self._fine(inputs)[0]
-        return fused
+        return self._fine(inputs)
 
 
 def installed(backend: str) -> bool:
@@ -197,16 +187,16 @@ def attention_matrices(model: Model, sums: AttentionSums | None) -> Tensor | Non
     return fuser.matrices(sums).detach()
 
 
-def _graph(model: Model, ratio: int, kind: Kind) -> bytes:
-    """One half as ONNX, traced once and kept in the user's cache."""
+def _graph(model: Model, ratio: int) -> bytes:
+    """The fine half as ONNX, traced once and kept in the user's cache."""
     from .onnx_graphs import OPSET, trace
 
     folder = platformdirs.user_cache_path("csakd-geo", appauthor=False) / "graphs"
-    path = folder / f"{model.card.sha256 or model.sha256}-r{ratio}-{kind}-{OPSET}-{__version__}.onnx"
+    path = folder / f"{model.card.sha256 or model.sha256}-r{ratio}-{OPSET}-{__version__}.onnx"
     try:
         return path.read_bytes()
     except OSError:
-        traced = bytes(trace(model.network, ratio, kind).SerializeToString())
+        traced = bytes(trace(model.network, ratio, "fine").SerializeToString())
     staged = path.with_suffix(f".{os.getpid()}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -217,10 +207,7 @@ def _graph(model: Model, ratio: int, kind: Kind) -> bytes:
     return traced
 
 
-Session = Callable[[dict[str, Any]], list[Any]]
-
-
-def _onnxruntime(graph: bytes, results: list[str], precision: str) -> Session:
+def _onnxruntime(graph: bytes, precision: str) -> Callable[[dict[str, Tensor]], Tensor]:
     import onnxruntime
     import torch
 
@@ -229,14 +216,14 @@ def _onnxruntime(graph: bytes, results: list[str], precision: str) -> Session:
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
-    def run(inputs: dict[str, Any]) -> list[Any]:
+    def run(inputs: dict[str, Tensor]) -> Tensor:
         arrays = {name: tensor.contiguous().numpy() for name, tensor in inputs.items()}
-        return [torch.from_numpy(array) for array in session.run(results, arrays)]
+        return torch.from_numpy(session.run(["fused"], arrays)[0])
 
     return run
 
 
-def _openvino(graph: bytes, results: list[str], precision: str) -> Session:
+def _openvino(graph: bytes, precision: str) -> Callable[[dict[str, Tensor]], Tensor]:
     import openvino
     import torch
 
@@ -249,17 +236,17 @@ def _openvino(graph: bytes, results: list[str], precision: str) -> Session:
     }
     model = core.read_model(graph)
 
-    @lru_cache(maxsize=8)
+    @lru_cache(maxsize=2)
     def compiled(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Any:
-        """For one set of shapes: a third faster than with free ones."""
+        """For one set of shapes; nearly all tiles of a run have the same."""
         fixed = model.clone()
         fixed.reshape(dict(shapes))
         return core.compile_model(fixed, "CPU", settings).create_infer_request()
 
-    def run(inputs: dict[str, Any]) -> list[Any]:
+    def run(inputs: dict[str, Tensor]) -> Tensor:
         arrays = {name: tensor.contiguous().numpy() for name, tensor in inputs.items()}
         request = compiled(tuple((name, array.shape) for name, array in arrays.items()))
         found = request.infer(arrays, share_inputs=True)
-        return [torch.from_numpy(np.array(found[name])) for name in results]
+        return torch.from_numpy(np.array(found["fused"]))
 
     return run
