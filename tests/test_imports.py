@@ -44,6 +44,7 @@ ORDER = (
     "budget",
     "choose",
     "adapt",
+    "align",
     "job",
     "resume",
     "product",
