@@ -288,8 +288,9 @@ def test_memory_bounds_the_supertile_and_then_the_tile(pair: made.Pair) -> None:
     method: Any = prepared(pair, method="coupled-map").choice.method
     free = pick_cutting(large, method, make_options({}), bands=172)
     needed, seen = memory_of(large, method, free), []
-    for share in (1.0, 0.8, 0.7, 0.6):
-        bound = int(needed * share)
+    floor = memory_of(large, method, replace(free, tile=align(64, 4), supertile=align(64, 4)))
+    assert floor < needed
+    for bound in (int(v) + 1 for v in np.linspace(needed, floor, 4)):
         cutting = pick_cutting(large, method, make_options({"memory": str(bound)}), bands=172)
         assert memory_of(large, method, cutting) <= bound
         assert cutting.supertile % cutting.tile == 0

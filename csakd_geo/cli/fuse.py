@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import time
 from pathlib import Path
@@ -102,6 +103,8 @@ def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int
     "--resume", is_flag=True, help="Go on with a run that was stopped; starts afresh if there is none."
 )
 @click.option("--quicklook", is_flag=True, help="Also draw a PNG of HSI, MSI and fused image.")
+@click.option("--stac", is_flag=True, help="Also write a STAC item beside the output.")
+@click.option("--report", "page", is_flag=True, help="Also write a page to look at it, <output>.html.")
 @click.option("--truth", type=click.Path(path_type=str), help="True image: scores and error map.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and what it takes; write nothing.")
 @click.option("--quiet", is_flag=True, help="No plan and no progress; products and warnings only.")
@@ -114,6 +117,8 @@ def fuse(
     overwrite: bool,
     resume: bool,
     quicklook: bool,
+    stac: bool,
+    page: bool,
     truth: str | None,
     dry_run: bool,
     quiet: bool,
@@ -132,14 +137,18 @@ def fuse(
     from csakd_geo.job import draft_job
     from csakd_geo.options import make_options, read_config
     from csakd_geo.product import check_target, is_finished
+    from csakd_geo.report import check_page, write_report
+    from csakd_geo.stac import write_item
 
     values = {} if config is None else read_config(config)
-    overwrite, resume, quicklook, dry_run, quiet, log_json = (
+    overwrite, resume, quicklook, stac, page, dry_run, quiet, log_json = (
         _switch(values, name, on)
         for name, on in {
             "overwrite": overwrite,
             "resume": resume,
             "quicklook": quicklook,
+            "stac": stac,
+            "report": page,
             "dry_run": dry_run,
             "quiet": quiet,
             "log_json": log_json,
@@ -157,6 +166,10 @@ def fuse(
             picture = picture_path(output)
             if (quicklook or truth) and picture.exists() and not (overwrite or resume):
                 raise OutputError(f"The quicklook '{picture}' exists; give --overwrite to replace it.")
+            if page:
+                check_page(page_path(output), overwrite=overwrite or resume)
+            if stac:
+                check_stac(address)
         # a run that is resumed was asked for the same format, whether by name or by suffix
         options = options.model_copy(update={"format": find_format(output, options.format).name})
         draft = draft_job(hsi, msi, options)
@@ -177,6 +190,19 @@ def fuse(
                 "replace it."
             )
         products = run_fusion(draft, output, report, quicklook=quicklook, truth=truth, resume=resume)
+        if stac:
+            products.append(("stac", write_item(output, hsi=hsi, msi=msi), ""))
+        if page:
+            target = page_path(output)
+            write_report(
+                target,
+                product=output,
+                hsi=draft.scene.hsi,
+                msi=draft.scene.msi,
+                truth=truth,
+                overwrite=overwrite or resume,
+            )
+            products.append(("report", target, ""))
     report.event("done", products={kind: str(path) for kind, path, _ in products})
     for kind, path, words in products:
         click.echo(f"{kind}: {path}{words}")
@@ -190,6 +216,21 @@ def _switch(values: dict[str, Any], name: str, on: bool) -> bool:
     if not isinstance(value, bool):
         raise InputError(f"Option '{name}' cannot be {value!r}; expected true or false.")
     return on or value
+
+
+def check_stac(address: str | None) -> None:
+    """Refuse a STAC item that could not be written after the run."""
+    if address is not None:
+        raise InputError(f"A STAC item stands beside a local product, not at '{address}'; leave --stac out.")
+    if importlib.util.find_spec("pystac") is None:
+        raise InputError("STAC needs the package pystac; install it with pip install 'csakd-geo[gis]'.")
+
+
+def page_path(output: Path) -> Path:
+    """Where the report of an output goes."""
+    from csakd_geo.io.address import local_place
+
+    return local_place(output).with_suffix(".html")
 
 
 def picture_path(output: Path) -> Path:
