@@ -58,6 +58,7 @@ ORDER = (
     "dates",
     "stac",
     "batch",
+    "scale",
     "accessor",
     "cli",
     "__init__",

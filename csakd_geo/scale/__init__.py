@@ -1,0 +1,1 @@
+"""What a continent of scenes takes: the work of one scene, and the run that does it for all."""
