@@ -113,8 +113,6 @@ def write_cube(
         )
         parts = ((w.row, w.col, Part(read, w, shape[0], encoding, clipped)) for w in windows)
         writer(target, spec, parts, workdir=folder)
-        if isinstance(read, _Staged):
-            read.close()
     lost = sum(clipped.values())
     if lost:
         sentence = f"{lost} values did not fit {encoding.dtype} and were clipped; dtype='float32' keeps them."
@@ -122,30 +120,32 @@ def write_cube(
 
 
 class _Staged:
-    """Float32 values in a file, written chunk by chunk and read in windows."""
+    """Float32 values in a file, written chunk by chunk and read in windows; mapped only while that lasts."""
 
     def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
-        self.values = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        self.path = path
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
 
     def __call__(self, window: Window) -> NDArray[np.float32]:
         y, x = window.slices()
-        return np.array(self.values[:, y, x])
+        return np.array(np.lib.format.open_memmap(self.path, mode="r")[:, y, x])
 
-    def close(self) -> None:
-        """Let go of the file, which some systems do not remove while it is mapped."""
-        del self.values
+    def put(self, window: Window, values: NDArray[np.float32]) -> None:
+        y, x = window.slices()
+        np.lib.format.open_memmap(self.path, mode="r+")[:, y, x] = values
 
 
 def _stage(source: ArraySource, path: Path) -> _Staged:
     staged = _Staged(path, (source.axis.size, source.height, source.width))
-    rows, cols = (source.array.chunksizes[dim] for dim in source.array.dims[1:])
+    rows, cols = (source.array.chunksizes[dim] for dim in ("y", "x"))
     row = 0
     for height in rows:
         col = 0
         for width in cols:
-            here = np.s_[:, row : row + height, col : col + width]
-            part = replace(source, array=source.array[here].compute(), height=height, width=width)
-            staged.values[here] = part.read(0, 0, height, width)
+            window = Window(row, col, height, width)
+            y, x = window.slices()
+            part = replace(source, array=source.array[:, y, x].compute(), height=height, width=width)
+            staged.put(window, part.read(0, 0, height, width))
             col += width
         row += height
     return staged
