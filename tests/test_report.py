@@ -28,8 +28,10 @@ from csakd_geo.io import open_source
 from csakd_geo.pair import Block, Pair
 from csakd_geo.report import consistency, write_report
 from csakd_geo.report.consistency import measure_consistency
+from csakd_geo.report.content import gather
 from csakd_geo.report.facts import product_facts
 from csakd_geo.report.link import explained_bands, link_product
+from csakd_geo.report.page import draw_page
 from csakd_geo.report.pixels import pack
 from csakd_geo.spectral import SpectralAxis
 
@@ -433,3 +435,34 @@ def test_support_is_the_share_that_a_regression_explains() -> None:
     assert found[0] == pytest.approx(1)
     assert found[1] == pytest.approx(0.5, abs=0.06)  # half of it is noise
     assert found[2] < 0.02
+
+
+def test_a_hole_spoils_only_what_it_touches(tmp_path: Path) -> None:
+    """One MSI pixel without data: no cell whose footprint holds it counts, and no NaN spreads."""
+    pair = made.make_pair(tmp_path, ratio=RATIO, bands=BANDS, height=96, width=80)
+    with rasterio.open(pair.msi, "r+") as msi:
+        hole = msi.read()
+        hole[:, 41, 38] = np.nan
+        msi.write(hole)
+    fused = tmp_path / "fused.tif"
+    run("fuse", pair.hsi, pair.msi, "-o", fused, "--method", "regression", "--shift", "none")
+    link = link_product(open_source(fused), pair.hsi, pair.msi, product_facts(fused))
+    found = measure_consistency(link, side=200)
+    assert np.isfinite(found.hsi.rmse).all()
+    lost = np.argwhere(np.isnan(found.hsi_map[1:-1, 1:-1])) + 1
+    assert [10, 9] in lost.tolist()
+    assert np.abs(lost - [10, 9]).max() <= 1  # the footprint reaches one cell out
+    assert found.msi is not None
+    assert found.msi.count == 96 * 80 - 1
+
+
+def test_methods_that_were_compared_are_listed(scene: dict[str, Any]) -> None:
+    facts = product_facts(scene["fused"])
+    facts["held_out_scores"] = {
+        "gsa": {"psnr": 30.1234, "sam": 2.5, "ergas": 3.0},
+        "coupled-map": {"psnr": 31.5, "sam": 2.25, "ergas": 2.75},
+    }
+    link = link_product(open_source(scene["fused"]), scene["hsi"], scene["msi"], facts)
+    text = draw_page(gather(link, facts, None))
+    assert "<td>gsa</td><td>30.123</td><td>2.500</td><td>3.000</td>" in text
+    assert "<tr class=chosen><td>coupled-map</td>" in text

@@ -13,7 +13,7 @@ from typing import Any
 
 from csakd_geo.report.content import SUPPORTED, Content
 
-_SCORES = ("PSNR", "SAM", "ERGAS", "SSIM")
+_SCORES = ("PSNR", "SAM", "ERGAS")
 _UNITS = {"metre": "m", "meter": "m", "degree": "°"}
 
 
