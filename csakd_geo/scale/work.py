@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import rasterio
+
 from csakd_geo.budget import memory_of, pick_cutting, spell_bytes, spell_seconds, wide_tile
 from csakd_geo.engine.store import Store
 from csakd_geo.errors import InputError
@@ -102,7 +104,9 @@ def measure(
     if sum(spent) < _SHORT:
         job, again = _run(hsi, msi, target, options)
         spent = tuple(map(min, spent, again))
-    return extrapolate(job, spent, target.stat().st_size, pixels=pixels, bands=bands)
+    levels = _levels(target)
+    spent = (*spent[:2], spent[2] * levels)
+    return extrapolate(job, spent, round(target.stat().st_size * levels), pixels=pixels, bands=bands)
 
 
 def _run(hsi: Path, msi: Path, target: Path, options: FuseOptions) -> tuple[Job, tuple[float, ...]]:
@@ -211,7 +215,7 @@ def of_product(
     plan = TilePlan(-(-height // ratio), -(-width // ratio), ratio, tile // ratio, supertile // ratio, halo)
     cut = replace(plan, height=cells, width=cells)
     output, more = float(bands * (cells * ratio) ** 2 * _SIZE), bands / own
-    written = output * path.stat().st_size / (own * height * width * _SIZE)
+    written = output * _bytes(path) * _levels(path) / (own * height * width * _SIZE)
     used = cores or os.cpu_count() or 1
     return Work(
         fit=fit * used * more,
@@ -224,6 +228,19 @@ def of_product(
         memory=None,
         source=f"{tags.get('CSAKD_GEO_METHOD', 'unknown method')}, told by '{path.name}' ({used} cores)",
     )
+
+
+def _levels(path: Path) -> float:
+    """What coarser levels add to a COG that is too small to have any."""
+    if find_format(path).name != "cog":
+        return 1.0
+    with rasterio.open(path) as src:
+        return 1.0 if src.overviews(1) else 4 / 3
+
+
+def _bytes(path: Path) -> int:
+    parts = path.rglob("*") if path.is_dir() else [path]
+    return sum(part.stat().st_size for part in parts if part.is_file())
 
 
 def _worked(plan: TilePlan) -> int:
