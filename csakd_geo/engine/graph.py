@@ -156,6 +156,7 @@ def lazy_cube(
             "wavelength": ("band", axis.wavelength, {"units": "nm", "standard_name": "radiation_wavelength"}),
             "fwhm": ("band", axis.fwhm, {"units": "nm"}),
             "good": ("band", axis.good),
+            "band_name": ("band", np.array(axis.names)),
             "y": transform.f + (np.arange(height) + 0.5) * transform.e,
             "x": transform.c + (np.arange(width) + 0.5) * transform.a,
         },
