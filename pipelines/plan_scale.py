@@ -2,8 +2,7 @@
 
     python pipelines/plan_scale.py [HSI MSI | --product FUSED.tif] [--continent europe] [-o scale.png]
 
-The cost per tile is measured now, on a pair given or on the sample pair, or read from a finished product. Rates and
-prices are yours to state: the defaults stand for no provider. Prints Markdown and draws a PNG.
+Its cost per tile is measured now, on the pair or the sample, or read from a product. Rates and prices are examples.
 """
 
 from __future__ import annotations
@@ -41,7 +40,6 @@ def main() -> None:
     for name, (value, words) in NUMBERS.items():
         parser.add_argument(f"--{name}", type=type(value), default=value, help=f"{words} ({value})")
     args = parser.parse_args()
-
     size = {"pixels": args.pixels, "bands": args.bands}
     with TemporaryDirectory() as folder:
         if args.product:
