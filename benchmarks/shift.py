@@ -47,6 +47,7 @@ SHIFTS = [
     (3.0, 3.0),
 ]
 SETTINGS = [("Gaussian", 35.0, 40.0), ("detector", 35.0, 40.0), ("detector", 25.0, 30.0)]
+SIDE = 80  # HSI pixels of Sentinel-2's scenes that are used
 ROOM = 4  # HSI pixels around the HSI that the MSI alone shows
 
 
@@ -138,8 +139,14 @@ def real_cases(data: Path) -> Iterator[Real]:
     for path in sorted((data / "sentinel2").glob("*_10m.tif")):
         name, fine = path.stem[:-4], pixels(f"sentinel2/{path.name}")
         for gsd, bands in ((20, [0, 1, 2, 3]), (60, [0, 3])):
-            coarse = pixels(f"sentinel2/{name}_{gsd}m.tif")
-            yield Real(f"s2_{name[-6:]}_{gsd}m", gsd // 10, coarse, fine[bands])
+            r = gsd // 10
+            coarse = pixels(f"sentinel2/{name}_{gsd}m.tif")[:, :SIDE, :SIDE]
+            yield Real(
+                f"s2_{name[-6:]}_{gsd}m",
+                r,
+                coarse,
+                fine[bands][:, : coarse.shape[1] * r, : coarse.shape[2] * r],
+            )
 
 
 def run_made(case: Made) -> None:

@@ -44,7 +44,7 @@ def draw_response(linked: Linked) -> bytes:
             ax.set_visible(False)
     known = linked.hsi.has_wavelengths
     left.supxlabel("wavelength, nm" if known else "HSI band", fontsize=9)
-    title = "Spectral response of each MSI band, times the HSI's mean signal"
+    title = "Spectral response of each MSI band,\ntimes the HSI's mean signal"
     left.suptitle(title, fontsize=11, x=0.01, ha="left", fontweight="bold")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     if len(handles) > 1:
