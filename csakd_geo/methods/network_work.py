@@ -33,6 +33,8 @@ _Leaving = tuple[Tensor, Tensor, Any]  # values, number of clipped ones, and on 
 
 #: Tiles at once on a GPU, as long as they fit.
 BATCH = 8
+_STORED = {"int16": torch.int16, "uint16": torch.int32, "float32": torch.float32}
+_IN_CACHE = 1 << 18  # values that are turned into spectra and encoded at a time on a CPU
 _batches: dict[str, int] = {}  # per device, what was found to fit
 
 
@@ -89,12 +91,15 @@ class Spectra:
         seen: Tensor = torch.baddbmm(level, weight.expand(len(z), -1, -1), z.flatten(2))
         return seen.view(len(z), -1, *z.shape[2:])
 
-    def of_answer(self, answer: Tensor, z: Tensor | None) -> Tensor:
-        """Spectra (band, y, x) of one tile's answer (K or band, y, x)."""
+    def of_answer(self, answer: Tensor, z: Tensor | None, part: slice) -> Tensor:
+        """Spectra (band, y, x) of some of the bands, from one tile's answer (K or band, y, x)."""
         if self.weight.ndim == 0:
-            return answer[self.rows] * self.weight + self.level[..., None]
+            rows = self.rows[part]
+            first, last = rows[0], rows[-1]
+            chosen = answer[first : last + 1] if last - first == len(rows) - 1 else answer[rows]
+            return torch.addcmul(self.level[part, :, None], chosen, self.weight)
         joined = answer if z is None or not self.rest else torch.cat((answer, z))
-        spectra: Tensor = torch.addmm(self.level, self.weight, joined.flatten(1))
+        spectra: Tensor = torch.addmm(self.level[part], self.weight[part], joined.flatten(1))
         return spectra.view(-1, *answer.shape[1:])
 
 
@@ -112,7 +117,9 @@ def encode(values: Tensor, encoding: Encoding) -> tuple[Tensor, Tensor]:
     clipped : Tensor ()
     """
     if encoding.dtype == "float32":
-        return values.masked_fill(values.isinf(), np.nan), torch.zeros((), dtype=torch.int64)
+        return values.masked_fill(values.isinf(), np.nan), torch.zeros(
+            (), dtype=torch.int64, device=values.device
+        )
     low, high = encoding.limits
     empty = ~values.isfinite()
     for name, operation in (("offset", values.sub_), ("scale", values.div_)):
@@ -122,7 +129,7 @@ def encode(values: Tensor, encoding: Encoding) -> tuple[Tensor, Tensor]:
     values.round_().masked_fill_(empty, low)
     clipped = ((values < low) | (values > high)).sum()
     stored = values.clamp_(low, high).masked_fill_(empty, encoding.nodata)
-    return stored.to(torch.int16 if encoding.dtype == "int16" else torch.int32), clipped
+    return stored.to(_STORED[encoding.dtype]), clipped
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,16 +229,32 @@ class NetworkWork:
         results = []
         for i, cut in enumerate(cuts):
             place = cut.kept.scaled(r).slices(cut.window.scaled(r))
-            values = self.spectra.of_answer(
-                answers[i][:, *place].float(), None if z is None else z[i][:, *place]
-            )
-            if not cut.valid.all():
-                values[:, torch.from_numpy(~cut.valid).to(values.device)] = np.nan
-            if encoding is None:
-                results.append((values, torch.zeros((), dtype=torch.int64)))
-            else:
-                results.append(encode(values, encoding))
+            answer = answers[i][:, *place].contiguous()
+            known = None if z is None else z[i][:, *place].contiguous()
+            results.append(self._finished(answer, known, cut.valid, encoding))
         return results
+
+    def _finished(
+        self, answer: Tensor, z: Tensor | None, valid: NDArray[np.bool_], encoding: Encoding | None
+    ) -> tuple[Tensor, Tensor]:
+        """Values of one tile, all bands at once on a GPU and few at a time, in the cache, on a CPU."""
+        bands = len(self.spectra.rows)
+        step = bands if answer.device.type != "cpu" else max(1, _IN_CACHE // valid.size)
+        missing = None if valid.all() else torch.from_numpy(~valid).to(answer.device)
+        kind = torch.float32 if encoding is None else _STORED[encoding.dtype]
+        out = torch.empty((bands, *valid.shape), dtype=kind, device=answer.device)
+        clipped = torch.zeros((), dtype=torch.int64, device=answer.device)
+        for start in range(0, bands, step):
+            part = slice(start, min(start + step, bands))
+            values = self.spectra.of_answer(answer, z, part)
+            if missing is not None:
+                values.masked_fill_(missing, np.nan)
+            if encoding is None:
+                out[part] = values
+            else:
+                out[part], beyond = encode(values, encoding.take(range(part.start, part.stop)))
+                clipped += beyond
+        return out, clipped
 
     def _leave(self, values: Tensor, clipped: Tensor) -> _Leaving:
         """Start the way back from the device."""
