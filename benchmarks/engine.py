@@ -55,7 +55,9 @@ def make_pair(folder: Path, size: int) -> tuple[Path, Path]:
     maps = (maps / maps.sum(0)).astype(np.float32)
     spectra = 500 + 4500 * np.abs(gaussian_filter(rng.standard_normal((6, BANDS)), (0, 12)) * 8)
     low = np.tensordot(spectra.T, degrade(maps, PSF(RATIO, RATIO * 1.0)), 1)
-    axis = SpectralAxis(np.linspace(410, 2450, BANDS), np.full(BANDS, 12.0), np.ones(BANDS, bool), ("",) * BANDS)
+    axis = SpectralAxis(
+        np.linspace(410, 2450, BANDS), np.full(BANDS, 12.0), np.ones(BANDS, bool), ("",) * BANDS
+    )
     response = np.exp(-0.5 * ((axis.wavelength - np.array([[490], [560], [665], [842]])) / 25) ** 2)
     high = np.tensordot((response / response.sum(1, keepdims=True)) @ spectra.T, maps, 1)
     paths = folder / f"hsi{size}.tif", folder / f"msi{size}.tif"
