@@ -261,7 +261,8 @@ def measure_memory(given: argparse.Namespace, folder: Path) -> None:
     """Print the peak resident memory of a whole command, and what its plan said."""
     hsi, msi = make_pair(folder, given.size)
     model = make_model(folder / "student.pth")
-    for words in (["--model", str(model)], ["--method", "coupled-map"]):
+    runs = {"network": ["--model", str(model)], "coupled-map": ["--method", "coupled-map"]}
+    for words in runs.values() if given.method is None else [runs[given.method]]:
         arguments = ["fuse", str(hsi), str(msi), "-o", str(folder / "o.tif"), "--overwrite", *words]
         arguments += ["--memory", given.limit][: 0 if given.limit is None else 2]
         begun = time.perf_counter()
@@ -289,6 +290,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--method", choices=["network", "coupled-map"], help="one of the two of --memory")
     parser.add_argument("--limit", help="bound for --memory, such as 2GB")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
