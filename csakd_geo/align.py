@@ -70,12 +70,14 @@ class Alignment:
     reach: int
 
 
-def find_shift(scene: Scene) -> Alignment:
+def find_shift(scene: Scene, *, least: int = _MIN_REACH) -> Alignment:
     """Estimate what links a pair, and move the grid where it is off by 0.1 HSI pixel or more.
 
     Parameters
     ----------
     scene : Scene
+    least : int
+        HSI pixels that are searched at least, where a quarter of the scene is as many.
 
     Returns
     -------
@@ -91,19 +93,19 @@ def find_shift(scene: Scene) -> Alignment:
     if smallest < _MIN_CELLS:
         response = estimate_response(pair, phase=False, centre=(grid.phase_y, grid.phase_x))
         return Alignment(scene, pair, response, (0.0, 0.0), (0.0, 0.0), 0)
-    reach = int(np.clip(smallest // 6, min(_MIN_REACH, smallest // 4), _MAX_REACH))
+    reach = int(np.clip(smallest // 6, min(least, smallest // 4), _MAX_REACH))
     response = estimate_response(pair, centre=(grid.phase_y, grid.phase_x), reach=reach)
     if not response.confident:
         response = estimate_response(pair, phase=False, centre=(grid.phase_y, grid.phase_x))
         return Alignment(scene, pair, response, (0.0, 0.0), (0.0, 0.0), reach)
     shift = _shift(scene, response)
-    if float(np.hypot(*_pixels(scene, shift))) >= _MIN_SHIFT:
+    if float(np.hypot(*shift_in_pixels(scene.grid, shift))) >= _MIN_SHIFT:
         bounds = None if scene.area is None else from_wkb(scene.area).bounds
         scene = scene.with_grid(lay_grid(scene.hsi, scene.msi, ratio=grid.ratio, shift=shift, bounds=bounds))
         pair, grid = scene.sample(), scene.grid
         response = estimate_response(pair, centre=(grid.phase_y, grid.phase_x), reach=1)
         shift = _shift(scene, response)
-    return Alignment(scene, pair, response, shift, _pixels(scene, shift), reach)
+    return Alignment(scene, pair, response, shift, shift_in_pixels(scene.grid, shift), reach)
 
 
 def _shift(scene: Scene, response: Response) -> tuple[float, float]:
@@ -115,8 +117,8 @@ def _shift(scene: Scene, response: Response) -> tuple[float, float]:
     )
 
 
-def _pixels(scene: Scene, shift: tuple[float, float]) -> tuple[float, float]:
-    grid = scene.grid
+def shift_in_pixels(grid: FusionGrid, shift: tuple[float, float]) -> tuple[float, float]:
+    """A shift in units of the MSI's CRS in HSI pixels."""
     return (
         shift[0] / (grid.transform[0] * grid.ratio),
         shift[1] / (grid.transform[4] * grid.ratio),
@@ -198,7 +200,7 @@ def align(
             found = find_shift(scene)
         _check(found)
         shift, explained = found.shift, found.response.explained
-    pixels = _pixels(scene, shift)
+    pixels = shift_in_pixels(scene.grid, shift)
     if warp:
         grid = replace(lay_grid(source, other, ratio=grid.ratio, shift=shift), nested=False)
         transform, crs = grid.lr_affine, CRS.from_wkt(grid.crs) if grid.crs else None

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from shapely import from_wkb
 
 from csakd_geo._version import __version__
 from csakd_geo.adapt import Networks, foresee
+from csakd_geo.align import find_shift, shift_in_pixels
 from csakd_geo.area import read_area
 from csakd_geo.budget import Budget, estimate, pick_cutting, wide_tile
 from csakd_geo.choose import Choice, check_names, choose_method
@@ -51,10 +51,7 @@ Report = Callable[[str, float, str], None]
 """Called with a stage, its share done (0 to 1) and a few words."""
 
 STACK = ("numpy", "scipy", "rasterio", "torch")  # whose versions decide the last bits
-_MIN_SHIFT = 0.1  # HSI pixels below which a shift is left to the PSF's phase
 _MIN_EXPLAINED = 0.6  # share of the HSI's leading components below which a pair is suspect
-_MIN_CELLS = 8  # HSI pixels per side under which no shift is searched
-_MAX_REACH = 8  # HSI pixels that a shift is searched over
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -270,34 +267,19 @@ def _backend(
 def _register(draft: Draft) -> tuple[Draft, Pair, Response, str]:
     """Estimate PSF and shift; move the grid where a shift of 0.1 HSI pixel or more is believable."""
     options, scene = draft.options, draft.scene
-    grid, pair = scene.grid, scene.sample()
-    centre = (grid.phase_y, grid.phase_x)
-    smallest = min(min(b.valid.shape) for b in pair.blocks)
-    if options.shift != "auto" or smallest < _MIN_CELLS:
-        return draft, pair, estimate_response(pair, phase=False, centre=centre), ""
-    reach = int(np.clip(smallest // 6, 1, _MAX_REACH))
-    response = estimate_response(pair, centre=centre, reach=reach)
-    r, psf = grid.ratio, response.psf
-    dy, dx = psf.dy - grid.phase_y, psf.dx - grid.phase_x
-    moved = float(np.hypot(dy, dx)) / r
-    if not response.confident:
-        return draft, pair, estimate_response(pair, phase=False, centre=centre), ""
-    if moved < _MIN_SHIFT:
-        return draft, pair, response, ""
-    shift = (dx * grid.transform[0], dy * grid.transform[4])
-    area = scene.area
-    bounds = None
-    if area is not None:
-        bounds = from_wkb(area).bounds
-    new = lay_grid(scene.hsi, scene.msi, ratio=r, shift=shift, bounds=bounds)
-    scene = scene.with_grid(new)
-    pair = scene.sample()
-    response = estimate_response(pair, centre=(new.phase_y, new.phase_x), reach=1)
+    if options.shift != "auto":
+        grid, pair = scene.grid, scene.sample()
+        return draft, pair, estimate_response(pair, phase=False, centre=(grid.phase_y, grid.phase_x)), ""
+    found = find_shift(scene, least=1)
+    grid = found.scene.grid
+    shift = grid.shift_x, grid.shift_y
+    if shift == (scene.grid.shift_x, scene.grid.shift_y):
+        return draft, found.pair, found.response, ""
     note = (
-        f"The HSI is {moved:.2f} of its pixels off the MSI; corrected by x {shift[0]:+.4g}, y {shift[1]:+.4g} "
-        "in units of the MSI's CRS (--shift none turns this off)."
+        f"The HSI is {np.hypot(*shift_in_pixels(grid, shift)):.2f} of its pixels off the MSI; corrected by "
+        f"x {shift[0]:+.4g}, y {shift[1]:+.4g} in units of the MSI's CRS (--shift none turns this off)."
     )
-    return replace(draft, scene=scene), pair, response, note
+    return replace(draft, scene=found.scene), found.pair, found.response, note
 
 
 def _notes(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -24,11 +23,12 @@ from csakd_geo.io.cog import RasterSpec
 from csakd_geo.io.cube import is_store
 from csakd_geo.io.encoding import Encoding
 from csakd_geo.io.formats import Format, find_format
+from csakd_geo.io.provenance import PREFIX, tags_of
 from csakd_geo.job import Draft, Job, Report
 from csakd_geo.resume import encoding_of, key_of_request, save_job
 from csakd_geo.threads import one_blas_thread
 
-_REQUEST = "CSAKD_GEO_REQUEST"
+_REQUEST = "request"
 
 
 def check_target(
@@ -228,7 +228,7 @@ def _compute(
 
 def is_finished(target: Path, draft: Draft) -> bool:
     """Whether the target is a product of the same request."""
-    found = find_format(target, draft.options.format).tags(target).get(_REQUEST)
+    found = find_format(target, draft.options.format).tags(target).get(PREFIX + _REQUEST.upper())
     return found is not None and found == key_of_request(draft)
 
 
@@ -253,14 +253,12 @@ def _finishing(report: Report, form: Format) -> Callable[[str, float], None]:
 
 def provenance_tags(job: Job, clipped: int, seconds: float) -> dict[str, str]:
     """Tags of the output file: one readable value per fact, nested ones as JSON; `seconds` of computing."""
-    tags: dict[str, str] = {_REQUEST: key_of_request(job.draft)}
-    facts = {
-        **job.notes,
-        "clipped_values": clipped,
-        "warnings": list(job.warnings),
-        "fuse_seconds": round(seconds, 1),
-    }
-    for name, value in facts.items():
-        text = value if isinstance(value, str) else json.dumps(value)
-        tags[f"CSAKD_GEO_{name.upper()}"] = text
-    return tags
+    return tags_of(
+        {
+            _REQUEST: key_of_request(job.draft),
+            **job.notes,
+            "clipped_values": clipped,
+            "warnings": list(job.warnings),
+            "fuse_seconds": round(seconds, 1),
+        }
+    )

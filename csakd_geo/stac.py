@@ -23,6 +23,7 @@ from csakd_geo.footprint import bbox, footprint, outline, rounded
 from csakd_geo.io import Source, open_source
 from csakd_geo.io.failure import plain_errors
 from csakd_geo.io.formats import FORMATS, find_format
+from csakd_geo.io.provenance import read_facts
 
 VERSION = "1.1.0"
 _EXTENSIONS = tuple(
@@ -53,38 +54,7 @@ _FACTS = (
     "options",
     "warnings",
 )
-_PREFIX = "CSAKD_GEO_"
 _EDGE_POINTS = 9
-
-
-def read_facts(product: Path) -> dict[str, Any]:
-    """Provenance of a product: its tags without their prefix, in lower case; nested ones decoded.
-
-    Parameters
-    ----------
-    product : Path
-
-    Raises
-    ------
-    InputError
-        It is missing, or nothing that csakd-geo wrote.
-    """
-    if not product.exists():
-        raise InputError(f"'{product}' does not exist; fuse first.")
-    forms = [FORMATS["zarr"]] if product.is_dir() else [FORMATS["netcdf"], FORMATS["cog"]]
-    tags = next((found for form in forms if _PREFIX + "METHOD" in (found := form.tags(product))), None)
-    if tags is None:
-        raise InputError(f"'{product}' has no provenance of csakd-geo; give what 'csakd-geo fuse' wrote.")
-    return {
-        key.removeprefix(_PREFIX).lower(): _decoded(v) for key, v in tags.items() if key.startswith(_PREFIX)
-    }
-
-
-def _decoded(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def write_item(product: Path, *, hsi: Path | str | None = None, msi: Path | str | None = None) -> Path:
@@ -222,7 +192,7 @@ def _assets(product: Path, source: Source, facts: dict[str, Any]) -> dict[str, A
     for key, suffix, kind, roles in (
         ("quicklook", ".quicklook.png", "image/png", ["overview"]),
         ("model", ".model.safetensors", "application/octet-stream", ["model"]),
-        ("report", ".report.html", "text/html", ["metadata"]),
+        ("report", ".html", "text/html", ["metadata"]),
     ):
         beside = product.with_name(product.stem + suffix)
         if beside.exists():

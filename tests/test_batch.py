@@ -448,7 +448,7 @@ def test_a_scene_that_kills_its_workers_stops_no_other(
             runs.append([future.scene.name for future in futures])
 
     distributed = pytest.importorskip("distributed", reason="the package distributed is not installed")
-    monkeypatch.setattr("csakd_geo.batch.run._client", lambda crew: nullcontext(Client()))
+    monkeypatch.setattr("csakd_geo.batch.run.open_client", lambda crew: nullcontext(Client()))
     monkeypatch.setattr(distributed, "as_completed", reversed)
     found = {o.scene.name: o for o in run_batch(scenes, Settings(), workers=2)}
     assert {name: o.status for name, o in found.items()} == {

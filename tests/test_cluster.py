@@ -148,7 +148,7 @@ def test_a_worker_has_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) ->
     for name in THREADS:
         monkeypatch.delenv(name, raising=False)
     before = dict(os.environ)
-    with run._client(run.Crew(1, processes=1)) as client:
+    with run.open_client(run.Crew(1, processes=1)) as client:
         ((told, threads),) = client.run(threads_of_worker).values()
     assert told == str(CPU_COUNT)
     # MKL takes no more than there are cores without their second threads

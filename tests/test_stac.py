@@ -24,11 +24,12 @@ from csakd_geo.engine.store import Store
 from csakd_geo.errors import InputError, OutputError
 from csakd_geo.footprint import bbox, footprint
 from csakd_geo.io import open_source
+from csakd_geo.io.provenance import read_facts
 from csakd_geo.job import draft_job, prepare_job
 from csakd_geo.models import find_model
 from csakd_geo.options import make_options
 from csakd_geo.product import write_job
-from csakd_geo.stac import build_item, read_facts, validate, write_item
+from csakd_geo.stac import build_item, validate, write_item
 
 pystac = pytest.importorskip("pystac", reason="the package pystac is not installed")
 pytest.importorskip("pystac.validation")

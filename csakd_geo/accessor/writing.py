@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from csakd_geo.io.address import address_of, local_place
 from csakd_geo.io.cog import RasterSpec
 from csakd_geo.io.encoding import Encoding, choose_encoding
 from csakd_geo.io.placing import workspace
+from csakd_geo.io.provenance import tags_of
 from csakd_geo.product import check_target
 from csakd_geo.tiling import Window
 
@@ -178,8 +178,4 @@ def _tags(array: xr.DataArray) -> dict[str, str]:
     """What `csakd_geo.fuse` noted about a cube, as the command writes it; nothing of another's."""
     if "software" not in array.attrs:
         return {}
-    return {
-        f"CSAKD_GEO_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
-        for name, value in array.attrs.items()
-        if name not in ("units", "grid_mapping")
-    }
+    return tags_of({k: v for k, v in array.attrs.items() if k not in ("units", "grid_mapping")})

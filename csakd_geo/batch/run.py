@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from csakd_geo.batch.manifest import Scene
-from csakd_geo.engine.run import Crew, _client
+from csakd_geo.engine.run import Crew, open_client
 from csakd_geo.engine.store import Store
 from csakd_geo.errors import CsakdGeoError, InputError, OutputError
 from csakd_geo.evaluate import evaluate
@@ -18,11 +18,12 @@ from csakd_geo.footprint import footprint
 from csakd_geo.io import open_source
 from csakd_geo.io.failure import plain_errors
 from csakd_geo.io.formats import find_format
+from csakd_geo.io.provenance import read_facts
 from csakd_geo.job import Report, draft_job, prepare_job
 from csakd_geo.options import make_options
 from csakd_geo.product import check_space, check_target, is_finished, write_job
 from csakd_geo.resume import load_job
-from csakd_geo.stac import item_path, read_facts, write_item
+from csakd_geo.stac import item_path, write_item
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -69,7 +70,7 @@ class Outcome:
     error : str
         One sentence, where it failed.
     facts : dict
-        Provenance of the output, see `csakd_geo.stac.read_facts`; empty where it failed.
+        Provenance of the output, see `csakd_geo.io.provenance.read_facts`; empty where it failed.
     scores : dict of str to float
         ``psnr`` (dB), ``sam`` (deg), ``ergas`` against the scene's truth, where it has one.
     outline : bytes or None
@@ -120,7 +121,7 @@ def run_batch(
         for scene in scenes:
             yield fuse_scene(scene, settings, report=report)
         return
-    with _client(Crew(1, workers, scheduler)) as client:
+    with open_client(Crew(1, workers, scheduler)) as client:
         suspects: list[Scene] = []
         for scene, outcome in _together(client, scenes, settings):
             if outcome is None:

@@ -190,8 +190,6 @@ def fuse(
                 "replace it."
             )
         products = run_fusion(draft, output, report, quicklook=quicklook, truth=truth, resume=resume)
-        if stac:
-            products.append(("stac", write_item(output, hsi=hsi, msi=msi), ""))
         if page:
             target = page_path(output)
             write_report(
@@ -203,6 +201,8 @@ def fuse(
                 overwrite=overwrite or resume,
             )
             products.append(("report", target, ""))
+        if stac:  # last: the item names what stands beside the product
+            products.append(("stac", write_item(output, hsi=hsi, msi=msi), ""))
     report.event("done", products={kind: str(path) for kind, path, _ in products})
     for kind, path, words in products:
         click.echo(f"{kind}: {path}{words}")

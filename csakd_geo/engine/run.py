@@ -81,7 +81,7 @@ def run_tasks(tasks: list[Delayed], done: Callable[[float], None], crew: Crew) -
     if crew.scheduler is None and crew.processes is None:
         with _Count(len(tasks), done):
             return list(compute(*tasks, scheduler="threads", num_workers=crew.threads))
-    with _client(crew) as client:
+    with open_client(crew) as client:
         return _gather(client, tasks, done)
 
 
@@ -99,7 +99,14 @@ class _Count(Callback):
 
 
 @contextmanager
-def _client(crew: Crew) -> Iterator[Client]:
+def open_client(crew: Crew) -> Iterator[Client]:
+    """A client of the crew's scheduler, or of worker processes that end with it.
+
+    Raises
+    ------
+    InputError
+        There is no scheduler at the address, or the package ``distributed`` is missing.
+    """
     try:
         from distributed import Client
     except ImportError as error:

@@ -16,6 +16,7 @@ from csakd_geo.engine.store import Store
 from csakd_geo.errors import InputError
 from csakd_geo.io import open_source
 from csakd_geo.io.formats import FORMATS, find_format
+from csakd_geo.io.provenance import PREFIX
 from csakd_geo.job import Job, draft_job, prepare_job
 from csakd_geo.options import FuseOptions
 from csakd_geo.product import write_job
@@ -202,7 +203,7 @@ def of_product(
     tags, source = find_format(path).tags(path), open_source(path)
     try:
         fit, fuse, ratio, tile, supertile, halo = (
-            json.loads(tags[f"CSAKD_GEO_{name}"])
+            json.loads(tags[PREFIX + name])
             for name in ("FIT_SECONDS", "FUSE_SECONDS", "RATIO", "TILE", "SUPERTILE", "HALO")
         )
     except (KeyError, ValueError) as error:
@@ -226,7 +227,7 @@ def of_product(
         disk=FORMATS["cog"].disk * output,
         tasks=len(cut.supertiles()),
         memory=None,
-        source=f"{tags.get('CSAKD_GEO_METHOD', 'unknown method')}, told by '{path.name}' ({used} cores)",
+        source=f"{tags.get(PREFIX + 'METHOD', 'unknown method')}, told by '{path.name}' ({used} cores)",
     )
 
 
