@@ -11,16 +11,14 @@ import numpy as np
 import xarray as xr
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 
 from csakd_geo.errors import InputError
 from csakd_geo.io.axes import axis_from_dataarray
-from csakd_geo.io.source import check_window, physical, quantity
-from csakd_geo.spectral import SpectralAxis
+from csakd_geo.io.source import ImageFacts, check_window, physical, quantity
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ArraySource:
+class ArraySource(ImageFacts):
     """A DataArray ``(band, y, x)`` as a `csakd_geo.io.source.Source`; made by `ArraySource.open`.
 
     Scale, offset and nodata value in ``attrs`` are still to be applied; in ``encoding`` they have been, by
@@ -28,18 +26,6 @@ class ArraySource:
     """
 
     array: xr.DataArray
-    name: str
-    axis: SpectralAxis
-    crs: CRS | None
-    transform: Affine
-    height: int
-    width: int
-    dtype: str
-    nodata: float | None
-    scale: NDArray[np.float64]
-    offset: NDArray[np.float64]
-    units: str
-    integer: bool
     decoded: bool
 
     @classmethod
@@ -86,6 +72,7 @@ class ArraySource:
         return cls(
             array=cube,
             name=title,
+            driver="DataArray",
             axis=axis_from_dataarray(cube, band_dim),
             crs=cube.rio.crs,
             transform=transform,

@@ -29,7 +29,6 @@ class CubeSource(ArraySource):
     keeps wavelengths apart from the bands.
     """
 
-    driver: str
     path: str
 
     @classmethod
@@ -53,8 +52,8 @@ class CubeSource(ArraySource):
         names = found.coords["band"].attrs.get("band_names") if "band" in found.coords else None
         if isinstance(names, (list, tuple, np.ndarray)) and len(names) == array.axis.size:
             facts["axis"] = replace(array.axis, names=tuple(str(text) for text in names))
-        driver = "Zarr" if address or Path(path).is_dir() else "netCDF"
-        return cls(**facts, driver=driver, path=address or str(path))
+        facts["driver"] = "Zarr" if address or Path(path).is_dir() else "netCDF"
+        return cls(**facts, path=address or str(path))
 
     def read(
         self, row: int, col: int, height: int, width: int, *, bands: Sequence[int] | None = None

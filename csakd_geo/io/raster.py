@@ -25,8 +25,7 @@ from csakd_geo.errors import InputError
 from csakd_geo.io.address import address_of
 from csakd_geo.io.axes import axis_from_dataset, envi_fields
 from csakd_geo.io.gdal import gdal_settings
-from csakd_geo.io.source import check_window, physical, quantity
-from csakd_geo.spectral import SpectralAxis
+from csakd_geo.io.source import ImageFacts, check_window, physical, quantity
 
 #: Datasets kept open per thread; a fusion reads two.
 _OPEN_PER_THREAD = 4
@@ -63,7 +62,7 @@ def close_handles() -> None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RasterSource:
+class RasterSource(ImageFacts):
     """A raster file or GDAL path as a `csakd_geo.io.source.Source`; made by `RasterSource.open`.
 
     Holds facts and the path only, so it pickles. Reads open the file when they need it and keep a few
@@ -71,19 +70,6 @@ class RasterSource:
     """
 
     path: str
-    name: str
-    driver: str
-    axis: SpectralAxis
-    crs: CRS | None
-    transform: Affine
-    height: int
-    width: int
-    dtype: str
-    nodata: float | None
-    scale: NDArray[np.float64]
-    offset: NDArray[np.float64]
-    units: str
-    integer: bool
     indexes: tuple[int, ...]
     nodata_values: tuple[float | None, ...]
     masked: bool

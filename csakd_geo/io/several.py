@@ -16,8 +16,7 @@ from csakd_geo.errors import GridError, InputError, SpectralError
 from csakd_geo.grid import FusionGrid, pixel_mapping
 from csakd_geo.io.lattice import covered, read_hsi
 from csakd_geo.io.products import find_sensor
-from csakd_geo.io.source import Source, check_window
-from csakd_geo.spectral import SpectralAxis
+from csakd_geo.io.source import ImageFacts, Source, check_window
 from csakd_geo.tiling import Window
 
 #: Files of a folder that are images by themselves.
@@ -30,7 +29,7 @@ _EDGE_POINTS = 33
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Several:
+class Several(ImageFacts):
     """Images on one grid as a `csakd_geo.io.source.Source`; made by `Several.build`.
 
     A band of a pixel comes from the first image that has a value there. Images whose pixels are pixels of the
@@ -45,20 +44,6 @@ class Several:
         Top, left, bottom and right of each member in pixels of the grid.
     """
 
-    name: str
-    driver: str
-    axis: SpectralAxis
-    crs: CRS | None
-    transform: Affine
-    height: int
-    width: int
-    dtype: str
-    nodata: float | None
-    scale: NDArray[np.float64]
-    offset: NDArray[np.float64]
-    units: str
-    integer: bool
-    notes: tuple[str, ...]
     members: tuple[Source, ...]
     grids: tuple[FusionGrid, ...]
     boxes: tuple[tuple[int, int, int, int], ...]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 
 from csakd_geo.errors import InputError
 from csakd_geo.grid import Georeferenced
@@ -66,6 +69,37 @@ class Source(Georeferenced, Protocol):
 
     def fingerprint(self) -> str:
         """Short text that changes when the image does, to tell whether earlier results still hold."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ImageFacts:
+    """What every :class:`Source` states; its kinds add where the pixels come from.
+
+    Parameters
+    ----------
+    name : str
+    driver : str
+        Format or product, for people.
+    notes : tuple of str
+        What its reader has to say, one sentence each.
+    axis, crs, transform, height, width, dtype, nodata, scale, offset, units, integer
+        As :class:`Source` describes them.
+    """
+
+    name: str
+    driver: str
+    axis: SpectralAxis
+    crs: CRS | None
+    transform: Affine
+    height: int
+    width: int
+    dtype: str
+    nodata: float | None
+    scale: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    units: str
+    integer: bool
+    notes: tuple[str, ...] = ()
 
 
 def check_window(

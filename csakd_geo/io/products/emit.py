@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 
 from csakd_geo.errors import InputError
 from csakd_geo.io.products.files import ProductFiles
 from csakd_geo.io.products.hdf import HdfCube, attribute, crs_of, opened, plain
-from csakd_geo.io.source import check_window
+from csakd_geo.io.source import ImageFacts, check_window
 from csakd_geo.spectral import SpectralAxis
 
 TITLE = "EMIT L2A RFL or L1B RAD, .nc"
@@ -26,7 +25,7 @@ _FLAGS = ("cloud flag", "cirrus flag", "spacecraft flag")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class OrthoCube:
+class OrthoCube(ImageFacts):
     """A cube in sensor geometry as a `csakd_geo.io.source.Source` on the grid of its lookup table.
 
     The table tells for each pixel of the grid which pixel of the cube it shows, counted from 1; 0 is none.
@@ -40,20 +39,6 @@ class OrthoCube:
         Same lines and samples; a pixel with a flag above 0 in any of `flag_bands` is no data.
     """
 
-    name: str
-    driver: str
-    axis: SpectralAxis
-    crs: CRS | None
-    transform: Affine
-    height: int
-    width: int
-    dtype: str
-    nodata: float | None
-    scale: NDArray[np.float64]
-    offset: NDArray[np.float64]
-    units: str
-    integer: bool
-    notes: tuple[str, ...]
     raw: HdfCube
     flags: HdfCube | None
     flag_bands: tuple[int, ...]

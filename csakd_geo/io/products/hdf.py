@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from csakd_geo.errors import InputError
-from csakd_geo.io.source import check_window, physical
+from csakd_geo.io.source import ImageFacts, check_window, physical
 from csakd_geo.spectral import SpectralAxis
 
 #: What h5py raises when a file is damaged or not what it should be.
@@ -41,7 +41,7 @@ def opened(path: Path | str, name: str) -> Iterator[Any]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HdfCube:
+class HdfCube(ImageFacts):
     """A dataset of three axes as a `csakd_geo.io.source.Source`. Each read opens the file, so it pickles.
 
     Parameters
@@ -60,22 +60,8 @@ class HdfCube:
     path: str
     dataset: str
     order: str
-    name: str
-    driver: str
-    axis: SpectralAxis
-    crs: CRS | None
-    transform: Affine
-    height: int
-    width: int
-    dtype: str
-    nodata: float | None
-    scale: NDArray[np.float64]
-    offset: NDArray[np.float64]
-    units: str
-    integer: bool
     errors: str = ""
     error_values: tuple[int, ...] = ()
-    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(

@@ -11,11 +11,10 @@ from typing import Protocol
 import numpy as np
 from affine import Affine
 from numpy.typing import ArrayLike, NDArray
-from rasterio.crs import CRS
 
 from csakd_geo.errors import InputError
 from csakd_geo.io.raster import RasterSource
-from csakd_geo.io.source import Source, check_window
+from csakd_geo.io.source import ImageFacts, Source, check_window
 from csakd_geo.spectral import SpectralAxis
 
 
@@ -56,7 +55,7 @@ class RasterMask:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stack:
+class Stack(ImageFacts):
     """A product as a `csakd_geo.io.source.Source`; made by `Stack.build`.
 
     Parameters
@@ -74,20 +73,6 @@ class Stack:
         For the fingerprint.
     """
 
-    name: str
-    driver: str
-    axis: SpectralAxis
-    crs: CRS | None
-    transform: Affine
-    height: int
-    width: int
-    dtype: str
-    nodata: float | None
-    scale: NDArray[np.float64]
-    offset: NDArray[np.float64]
-    units: str
-    integer: bool
-    notes: tuple[str, ...]
     parts: tuple[Source, ...]
     factors: tuple[int, ...]
     picks: tuple[tuple[int, int], ...]
