@@ -17,7 +17,7 @@ from pairs import read
 
 from csakd_geo.degrade import PSF, observe
 from csakd_geo.pair import Block, Pair
-from csakd_geo.response import estimate_psf
+from csakd_geo.psf import estimate_psf
 from csakd_geo.sample import write_sample
 from csakd_geo.sensors import get_sensor
 from csakd_geo.spectral import SpectralAxis, gaussian_response

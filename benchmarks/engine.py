@@ -36,8 +36,9 @@ from rasterio.transform import from_origin
 from scipy.ndimage import gaussian_filter
 
 from csakd_geo.degrade import PSF, degrade
+from csakd_geo.draft import draft_job
 from csakd_geo.engine.store import Store
-from csakd_geo.job import draft_job, prepare_job
+from csakd_geo.job import prepare_job
 from csakd_geo.metrics import seam_energy
 from csakd_geo.options import make_options
 from csakd_geo.product import write_job

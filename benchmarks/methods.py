@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 from pairs import Case, aviris, enmap, neon, paris_ms, paris_pan, sample_case
 
+from csakd_geo.draft import draft_job
 from csakd_geo.evaluate import evaluate
-from csakd_geo.job import draft_job, fuse, prepare_job
+from csakd_geo.job import fuse, prepare_job
 from csakd_geo.methods import METHODS
 from csakd_geo.options import FuseOptions
 from csakd_geo.product import write_job

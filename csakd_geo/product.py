@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,100 +11,24 @@ from typing import Any
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from csakd_geo.budget import Budget, workers
+from csakd_geo.budget import workers
+from csakd_geo.draft import Draft
 from csakd_geo.engine.graph import output_axis, writing_tasks
 from csakd_geo.engine.kernel import output_window
 from csakd_geo.engine.run import Crew, run_tasks
 from csakd_geo.engine.store import Store
 from csakd_geo.errors import InputError, OutputError
-from csakd_geo.io.address import address_of, check_address, local_place
+from csakd_geo.io.address import address_of, is_store_at, local_place
 from csakd_geo.io.cog import RasterSpec
-from csakd_geo.io.cube import is_store
 from csakd_geo.io.encoding import Encoding
 from csakd_geo.io.formats import Format, find_format
 from csakd_geo.io.provenance import PREFIX, tags_of
-from csakd_geo.job import Draft, Job, Report
-from csakd_geo.resume import encoding_of, key_of_request, save_job
+from csakd_geo.job import Job, Report, prepare_job
+from csakd_geo.resume import encoding_of, key_of_request, load_job, save_job
+from csakd_geo.target import check_space
 from csakd_geo.threads import one_blas_thread
 
 _REQUEST = "request"
-
-
-def check_target(
-    target: Path, *, overwrite: bool, inputs: Sequence[str] = (), format: str | None = None
-) -> Format:
-    """Refuse a target that cannot or must not be written, before any work.
-
-    Parameters
-    ----------
-    target : Path
-    overwrite : bool
-        Whether it may exist.
-    inputs : sequence of str
-        What it must not be, whatever ``overwrite`` says.
-    format : str, optional
-        Name of the format; by default the suffix says which.
-
-    Returns
-    -------
-    Format
-
-    Raises
-    ------
-    OutputError
-    """
-    address = address_of(target)
-    if address is not None:
-        found = find_format(target, format)
-        if not found.folder:
-            raise OutputError(
-                f"The output '{address}' is an address, where only Zarr can be written; choose zarr, or a local path."
-            )
-        if address in {address_of(name) for name in inputs}:
-            raise OutputError(f"The output '{address}' is one of the inputs; choose another name.")
-        check_address(address, overwrite=overwrite)
-        return found
-    if target.is_dir() and format is None and not is_store(target):
-        raise OutputError(
-            f"The output '{target}' is a folder; give a file name such as {target / 'fused.tif'}."
-        )
-    found = find_format(target, format)
-    if target.is_dir() and not (found.folder and is_store(target)):
-        expected = "a Zarr store" if found.folder else "a file"
-        raise OutputError(f"The output '{target}' is a folder, not {expected}; choose another name.")
-    written = found.files(target)
-    if len(set(written)) < len(written):
-        raise OutputError(f"The output '{target}' would be its own header; choose another suffix.")
-    kept = [path for name in inputs for path in _files_of(Path(name))]
-    for path in (path for path in written if path.exists()):
-        if any(path.samefile(other) or path in other.resolve().parents for other in kept):
-            raise OutputError(f"The output '{path}' is one of the inputs; choose another name.")
-        if not overwrite:
-            raise OutputError(f"The output '{path}' exists; give --overwrite to replace it.")
-    if not target.parent.is_dir():
-        raise OutputError(f"The folder '{target.parent}' of the output does not exist; make it first.")
-    return found
-
-
-def _files_of(source: Path) -> list[Path]:
-    """An input and the header beside it, where they are."""
-    return [path for path in (source, source.with_suffix(".hdr")) if path.exists()] if source.name else []
-
-
-def check_space(target: Path, budget: Budget) -> None:
-    """Refuse a run for which the disk has no room.
-
-    Raises
-    ------
-    OutputError
-    """
-    folder = local_place(target).parent
-    free = shutil.disk_usage(folder).free
-    if free < budget.disk:
-        raise OutputError(
-            f"The run needs about {budget.disk / 1e9:.2g} GB on the disk of '{folder}' but only "
-            f"{free / 1e9:.2g} GB are free; free some space or write elsewhere."
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +153,71 @@ def is_finished(target: Path, draft: Draft) -> bool:
     """Whether the target is a product of the same request."""
     found = find_format(target, draft.options.format).tags(target).get(PREFIX + _REQUEST.upper())
     return found is not None and found == key_of_request(draft)
+
+
+def is_settled(target: Path, draft: Draft, *, overwrite: bool) -> bool:
+    """Whether a run that resumes has nothing left to do; what remains of its working folder goes.
+
+    Raises
+    ------
+    OutputError
+        The target was made with other settings and must not be replaced.
+    """
+    if is_finished(target, draft):
+        Store(target).remove()  # where the run before was stopped after its last step
+        return True
+    address = address_of(target)
+    if not overwrite and (target.exists() if address is None else is_store_at(address)):
+        raise OutputError(
+            f"The output '{address or target}' exists and was made with other settings; give --overwrite to "
+            "replace it."
+        )
+    return False
+
+
+def model_path(target: Path) -> Path:
+    """Where a model that is trained for an output goes."""
+    return local_place(target).with_name(target.stem + ".model.safetensors")
+
+
+def make_product(
+    draft: Draft,
+    target: Path,
+    *,
+    report: Report,
+    resume: bool = False,
+    ready: Callable[[Job], None] | None = None,
+) -> tuple[Job, Product]:
+    """Fit, compute and write under the output's lock.
+
+    Parameters
+    ----------
+    draft : Draft
+    target : Path
+        Checked by :func:`check_target`.
+    report : callable
+    resume : bool
+        Go on with a run of the same draft, where there is one.
+    ready : callable, optional
+        Gets the job before its first tile.
+
+    Raises
+    ------
+    CsakdGeoError
+        As :func:`check_space`, :func:`csakd_geo.job.prepare_job`, :func:`csakd_geo.resume.load_job` and
+        :func:`write_job`, or another run is at the target.
+    """
+    check_space(target, draft.budget)
+    store = Store(target)
+    store.lock()
+    try:
+        found = load_job(draft, store) if resume else None
+        job = found or prepare_job(draft, report=report, keep_model=model_path(target))
+        if ready is not None:
+            ready(job)
+        return job, write_job(job, target, store, report=report, resume=found is not None)
+    finally:
+        store.unlock()
 
 
 def _placed(job: Job, store: Store) -> Iterator[tuple[int, int, NDArray[Any]]]:

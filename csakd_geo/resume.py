@@ -15,11 +15,12 @@ from shapely import from_wkb
 
 from csakd_geo._version import __version__
 from csakd_geo.choose import Choice
+from csakd_geo.draft import Draft
 from csakd_geo.engine.store import Store, key_of
 from csakd_geo.errors import CsakdGeoError, InputError, OutputError
 from csakd_geo.grid import lay_grid
 from csakd_geo.io.encoding import Encoding, choose_encoding
-from csakd_geo.job import STACK, Draft, Job
+from csakd_geo.job import STACK, Job
 from csakd_geo.methods import get_method
 from csakd_geo.methods.base import Fitted, Method
 from csakd_geo.methods.csakd import CSAKD

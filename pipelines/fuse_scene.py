@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from csakd_geo.engine.store import Store
+from csakd_geo.draft import draft_job
 from csakd_geo.io import open_source
-from csakd_geo.job import draft_job, prepare_job
 from csakd_geo.options import make_options
-from csakd_geo.product import check_space, check_target, write_job
+from csakd_geo.product import make_product
 from csakd_geo.quicklook import draw_quicklook
+from csakd_geo.target import check_target
 
 
 def main() -> None:
@@ -31,16 +31,9 @@ def main() -> None:
 
     check_target(args.output, overwrite=False)
     draft = draft_job(args.hsi, args.msi, make_options({"method": args.method, "aoi": args.aoi}))
-    check_space(args.output, draft.budget)
-    store = Store(args.output)
-    store.lock()  # a second run on the same output is refused
-    try:
-        job = prepare_job(draft, report=print)
-        for sentence in job.warnings:
-            print("warning:", sentence)
-        write_job(job, args.output, store, report=print)
-    finally:
-        store.unlock()
+    job, _ = make_product(draft, args.output, report=print)
+    for sentence in job.warnings:
+        print("warning:", sentence)
     picture = args.output.with_suffix(".png")
     draw_quicklook(picture, hsi=job.scene.hsi, msi=job.scene.msi, fused=open_source(args.output))
     print(f"{args.output}: {job.choice.method.name} ({job.choice.reason}); picture: {picture}")

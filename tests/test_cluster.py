@@ -21,11 +21,12 @@ from dask.delayed import delayed
 from dask.system import CPU_COUNT
 
 from csakd_geo.cli import main
+from csakd_geo.draft import draft_job
 from csakd_geo.engine import run
 from csakd_geo.engine.graph import Written, lazy_cube, writing_tasks
 from csakd_geo.engine.store import Store
 from csakd_geo.io.encoding import Encoding
-from csakd_geo.job import Job, draft_job, prepare_job
+from csakd_geo.job import Job, prepare_job
 from csakd_geo.options import make_options
 from csakd_geo.tiling import TilePlan
 

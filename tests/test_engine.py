@@ -20,6 +20,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
+from csakd_geo.draft import draft_job
 from csakd_geo.engine.graph import Written, all_bands, lazy_cube, output_axis, writing_tasks
 from csakd_geo.engine.halo import Halos, find_halo, measure_halo
 from csakd_geo.engine.kernel import fuse_supertile, output_window
@@ -30,7 +31,7 @@ from csakd_geo.errors import InputError, OutputError
 from csakd_geo.grid import lay_grid
 from csakd_geo.io import open_source
 from csakd_geo.io.encoding import Encoding
-from csakd_geo.job import Job, draft_job, prepare_job
+from csakd_geo.job import Job, prepare_job
 from csakd_geo.methods import METHODS
 from csakd_geo.methods.base import Fitted, Method
 from csakd_geo.models import bundled_models

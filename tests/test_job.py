@@ -474,7 +474,8 @@ def test_model_trained_anew_is_the_one_that_runs(
     large: made.Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Runs of one process that save to one file: a later one must not run an earlier one's weights."""
-    from csakd_geo.job import draft_job, prepare_job
+    from csakd_geo.draft import draft_job
+    from csakd_geo.job import prepare_job
     from csakd_geo.options import make_options
     from csakd_geo.train import distill
 

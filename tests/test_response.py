@@ -13,7 +13,8 @@ from simulated import Array, aviris, broad_bands, land, made_pair, rmse
 from csakd_geo.degrade import PSF
 from csakd_geo.errors import SpectralError
 from csakd_geo.pair import Block, Pair
-from csakd_geo.response import estimate_noise, estimate_psf, estimate_response
+from csakd_geo.psf import estimate_psf
+from csakd_geo.response import estimate_noise, estimate_response
 from csakd_geo.threads import one_blas_thread
 
 

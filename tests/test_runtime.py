@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from csakd_geo.budget import memory_of, parse_bytes, pick_cutting
 from csakd_geo.cli import main
+from csakd_geo.draft import draft_job
 from csakd_geo.engine import backend as backends
 from csakd_geo.engine.kernel import fuse_supertile
 from csakd_geo.errors import InputError, ModelError, OutputError
 from csakd_geo.io.encoding import Encoding
-from csakd_geo.job import Job, draft_job, prepare_job
+from csakd_geo.job import Job, prepare_job
 from csakd_geo.methods import csakd, network_work
 from csakd_geo.methods.network_work import encode
 from csakd_geo.models import load_model

@@ -16,8 +16,9 @@ from click.testing import CliRunner
 from matplotlib.image import imread
 
 from csakd_geo.cli import main
+from csakd_geo.draft import draft_job
 from csakd_geo.errors import InputError
-from csakd_geo.job import draft_job, prepare_job
+from csakd_geo.job import prepare_job
 from csakd_geo.options import make_options
 from csakd_geo.scale.roof import AREAS, Means, draw, scale, table, tiles_of, verdict
 from csakd_geo.scale.work import Work, extrapolate, measure, of_product

@@ -20,12 +20,13 @@ from rasterio.crs import CRS
 from shapely.geometry import shape
 
 from csakd_geo.dates import find_date, first_date
+from csakd_geo.draft import draft_job
 from csakd_geo.engine.store import Store
 from csakd_geo.errors import InputError, OutputError
 from csakd_geo.footprint import bbox, footprint
 from csakd_geo.io import open_source
 from csakd_geo.io.provenance import read_facts
-from csakd_geo.job import draft_job, prepare_job
+from csakd_geo.job import prepare_job
 from csakd_geo.models import find_model
 from csakd_geo.options import make_options
 from csakd_geo.product import write_job

@@ -17,7 +17,7 @@ from csakd_geo.io.cog import RasterSpec
 from csakd_geo.io.encoding import Encoding, choose_encoding
 from csakd_geo.io.placing import workspace
 from csakd_geo.io.provenance import tags_of
-from csakd_geo.product import check_target
+from csakd_geo.target import check_target
 from csakd_geo.tiling import Window
 
 if TYPE_CHECKING:

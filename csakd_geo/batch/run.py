@@ -10,25 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from csakd_geo.batch.manifest import Scene
+from csakd_geo.draft import draft_job
 from csakd_geo.engine.run import Crew, open_client
-from csakd_geo.engine.store import Store
-from csakd_geo.errors import CsakdGeoError, InputError, OutputError
+from csakd_geo.errors import CsakdGeoError, InputError
 from csakd_geo.evaluate import evaluate
 from csakd_geo.footprint import footprint
 from csakd_geo.io import open_source
 from csakd_geo.io.failure import plain_errors
 from csakd_geo.io.formats import find_format
 from csakd_geo.io.provenance import read_facts
-from csakd_geo.job import Report, draft_job, prepare_job
+from csakd_geo.job import Report
 from csakd_geo.options import make_options
-from csakd_geo.product import check_space, check_target, is_finished, write_job
-from csakd_geo.resume import load_job
+from csakd_geo.product import is_settled, make_product
 from csakd_geo.stac import item_path, write_item
+from csakd_geo.target import check_target
 
 if TYPE_CHECKING:
     from distributed import Client
-
-    from csakd_geo.job import Draft
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -202,29 +200,10 @@ def _fuse(scene: Scene, settings: Settings, forced: dict[str, Any], report: Repo
     draft = draft_job(scene.hsi, scene.msi, options)
     if scene.truth is not None:
         open_source(scene.truth)  # a wrong name is said now, not after the work
-    if resume and is_finished(target, draft):
-        Store(target).remove()  # where the run before was stopped after its last step
+    if resume and is_settled(target, draft, overwrite=settings.overwrite):
         return "skipped"
-    if target.exists() and not settings.overwrite:
-        raise OutputError(
-            f"The output '{target}' exists and was made with other settings; give --overwrite to replace it."
-        )
-    _write(draft, target, resume, report)
+    make_product(draft, target, report=report, resume=resume)
     return "done"
-
-
-def _write(draft: Draft, target: Path, resume: bool, report: Report) -> None:
-    """Fit, compute and write under the output's lock."""
-    check_space(target, draft.budget)
-    store = Store(target)
-    store.lock()
-    try:
-        found = load_job(draft, store) if resume else None
-        model = target.with_name(target.stem + ".model.safetensors")
-        job = found or prepare_job(draft, report=report, keep_model=model)
-        write_job(job, target, store, report=report, resume=found is not None)
-    finally:
-        store.unlock()
 
 
 def _add(scene: Scene, settings: Settings, status: Status) -> dict[str, float]:

@@ -44,7 +44,7 @@ def align(
     """
     from csakd_geo.align import align as run
     from csakd_geo.io.axes import read_wavelengths
-    from csakd_geo.product import check_target
+    from csakd_geo.target import check_target
 
     check_target(output, overwrite=overwrite, inputs=[hsi, msi], format="cog")
     given = None if shift in (None, "auto") else (0.0, 0.0)

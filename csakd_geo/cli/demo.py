@@ -17,17 +17,18 @@ def demo(output: Path) -> None:
     from rich.table import Table
 
     from csakd_geo.choose import fitting_model
-    from csakd_geo.cli.fuse import run_fusion
+    from csakd_geo.cli.fuse_run import run_fusion
     from csakd_geo.cli.progress import Reporter
+    from csakd_geo.draft import draft_job
     from csakd_geo.errors import OutputError
     from csakd_geo.evaluate import evaluate
     from csakd_geo.io import open_source
-    from csakd_geo.job import draft_job, fuse
+    from csakd_geo.job import fuse
     from csakd_geo.methods import METHODS
     from csakd_geo.metrics import score
     from csakd_geo.options import FuseOptions
-    from csakd_geo.product import check_target
     from csakd_geo.sample import write_sample
+    from csakd_geo.target import check_target
 
     if output.exists() and not output.is_dir():
         raise OutputError(f"'{output}' is a file; give a folder to write the demo into.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import time
 from pathlib import Path
@@ -11,15 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from csakd_geo.cli import console
+from csakd_geo.cli.fuse_run import check_stac, page_path, picture_path, plan_rows, run_fusion
 from csakd_geo.cli.progress import Reporter
-from csakd_geo.errors import CsakdGeoError, InputError, OutputError
+from csakd_geo.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from csakd_geo.engine.store import Store
-    from csakd_geo.job import Draft, Job
-    from csakd_geo.product import Product
-
-_CLIPPED = 1e-3  # share of clipped values that is worth a warning
+    pass
 
 
 def _shift(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -130,15 +126,15 @@ def fuse(
     The result has all bands of the HSI on the pixel grid of the MSI, over the area that both
     show, with wavelengths: a Cloud Optimized GeoTIFF, Zarr, NetCDF or ENVI.
     """
-    from csakd_geo.engine.store import Store
+    from csakd_geo.draft import draft_job
     from csakd_geo.io import open_source
-    from csakd_geo.io.address import address_of, is_store_at
+    from csakd_geo.io.address import address_of
     from csakd_geo.io.formats import find_format
-    from csakd_geo.job import draft_job
     from csakd_geo.options import make_options, read_config
-    from csakd_geo.product import check_target, is_finished
+    from csakd_geo.product import is_settled
     from csakd_geo.report import check_page, write_report
     from csakd_geo.stac import write_item
+    from csakd_geo.target import check_target
 
     values = {} if config is None else read_config(config)
     overwrite, resume, quicklook, stac, page, dry_run, quiet, log_json = (
@@ -180,15 +176,9 @@ def fuse(
             for sentence in draft.warnings:
                 report.warn(sentence)
             return
-        if resume and is_finished(output, draft):
-            Store(output).remove()  # where the run before was stopped after its last step
+        if resume and is_settled(output, draft, overwrite=overwrite):
             click.echo(f"fused: {address or output}  (finished before with the same settings; nothing to do)")
             return
-        if resume and not overwrite and (output.exists() if address is None else is_store_at(address)):
-            raise OutputError(
-                f"The output '{address or output}' exists and was made with other settings; give --overwrite to "
-                "replace it."
-            )
         products = run_fusion(draft, output, report, quicklook=quicklook, truth=truth, resume=resume)
         if page:
             target = page_path(output)
@@ -216,158 +206,3 @@ def _switch(values: dict[str, Any], name: str, on: bool) -> bool:
     if not isinstance(value, bool):
         raise InputError(f"Option '{name}' cannot be {value!r}; expected true or false.")
     return on or value
-
-
-def check_stac(address: str | None) -> None:
-    """Refuse a STAC item that could not be written after the run."""
-    if address is not None:
-        raise InputError(f"A STAC item stands beside a local product, not at '{address}'; leave --stac out.")
-    if importlib.util.find_spec("pystac") is None:
-        raise InputError("STAC needs the package pystac; install it with pip install 'csakd-geo[gis]'.")
-
-
-def page_path(output: Path) -> Path:
-    """Where the report of an output goes."""
-    from csakd_geo.io.address import local_place
-
-    return local_place(output).with_suffix(".html")
-
-
-def picture_path(output: Path) -> Path:
-    """Where the quicklook of an output goes."""
-    from csakd_geo.io.address import local_place
-
-    return local_place(output).with_name(output.stem + ".quicklook.png")
-
-
-def run_fusion(
-    draft: Draft,
-    output: Path,
-    report: Reporter,
-    *,
-    quicklook: bool,
-    truth: str | None,
-    resume: bool = False,
-) -> list[tuple[str, Path | str, str]]:
-    """Fit, compute and write under the output's lock; returns kind, path and remark per product."""
-    from csakd_geo.engine.store import Store
-    from csakd_geo.io.address import address_of, local_place
-    from csakd_geo.job import prepare_job
-    from csakd_geo.product import check_space, write_job
-    from csakd_geo.resume import load_job
-
-    check_space(output, draft.budget)
-    store = Store(output)
-    store.lock()
-    written = address_of(output) or output
-    model = local_place(output).with_name(output.stem + ".model.safetensors")
-    try:
-        found = load_job(draft, store) if resume else None
-        job = found or prepare_job(draft, report=report, keep_model=model)
-        for sentence in job.warnings:
-            report.warn(sentence)
-        product = write_job(job, output, store, report=report, resume=found is not None)
-    except KeyboardInterrupt as error:
-        raise CsakdGeoError(f"Stopped on request; '{written}' is as it was{_left(store)}.") from error
-    except CsakdGeoError as error:
-        raise type(error)(f"{str(error).rstrip('.')}{_left(store)}.") from error
-    finally:
-        store.unlock()
-    grid, clipped = job.scene.grid, product.clipped
-    report.note(_timings(job, product))
-    share = clipped / (grid.height * grid.width * len(job.draft.bands))
-    if share > _CLIPPED:
-        report.warn(
-            f"{share:.1%} of the values did not fit int16 and were clipped; --dtype float32 keeps them."
-        )
-    words = f"  ({_method_words(job)}; {job.draft.budget.output / 1e6:.0f} MB uncompressed)"
-    if clipped:
-        words += f"  {clipped} values clipped"
-    products: list[tuple[str, Path | str, str]] = [("fused", written, words)]
-    if model.exists() and job.notes["model"].get("trained_on_pair"):
-        products.append(("model", model, ""))
-    if quicklook or truth:
-        products += _pictures(job, written, picture_path(output), truth)
-    return products
-
-
-def _timings(job: Job, product: Product) -> str:
-    """Seconds per stage, output per second, and which stage took longest."""
-    seconds = {"fit": job.notes["fit_seconds"], **product.seconds}
-    size = job.draft.budget.output / 1e6
-    words = [f"Fit {seconds['fit']:.1f} s"]
-    words += [f"{k} {v:.1f} s ({size / max(v, 1e-3):.0f} MB/s)" for k, v in product.seconds.items()]
-    return f"{', '.join(words)}; most of the time went into {max(seconds, key=lambda k: seconds[k])}."
-
-
-def _left(store: Store) -> str:
-    """What a stopped run left, and how to go on."""
-    count = store.count()
-    if count == 0:
-        return ""
-    return f"; {count} finished super-tile{'s' * (count > 1)} stay in '{store.folder}', --resume goes on with them"
-
-
-def _pictures(
-    job: Job, output: Path | str, picture: Path, truth: str | None
-) -> list[tuple[str, Path | str, str]]:
-    from csakd_geo.evaluate import evaluate
-    from csakd_geo.io import open_source
-    from csakd_geo.quicklook import draw_quicklook
-
-    true_source = None if truth is None else open_source(truth)
-    draw_quicklook(
-        picture, hsi=job.scene.hsi, msi=job.scene.msi, fused=open_source(output), truth=true_source
-    )
-    products: list[tuple[str, Path | str, str]] = [("quicklook", picture, "")]
-    if truth is not None:
-        scores = evaluate(output, truth, ratio=job.scene.grid.ratio).scores
-        products[0] = (
-            "quicklook",
-            picture,
-            f"  (against truth: PSNR {scores.psnr:.2f} dB, SAM {scores.sam:.3f} deg, ERGAS {scores.ergas:.3f})",
-        )
-    return products
-
-
-def _method_words(job: Job) -> str:
-    name = job.choice.method.name
-    model = job.notes["model"].get("name")
-    return f"{name}, model {model}" if model else name
-
-
-def plan_rows(draft: Draft, output: Path) -> list[tuple[str, str]]:
-    """The plan, line by line."""
-    from csakd_geo.budget import spell_bytes, spell_seconds
-
-    scene, g, options = draft.scene, draft.scene.grid, draft.options
-    bad = scene.hsi.axis.size - len(scene.hsi_bands)
-    how = "nested, read as it is" if g.nested else "warped onto the fusion grid"
-    if options.model is not None:
-        method = f"csakd, model {options.model}"
-    elif options.method == "auto":
-        method = "auto: the better of network and classical methods on held-out blocks"
-    else:
-        method = options.method
-    count = -(-g.lr_height // draft.supertile) * -(-g.lr_width // draft.supertile)
-    return [
-        ("HSI", f"{scene.hsi.name}: {scene.hsi.axis.size} bands ({bad} unusable), {how}"),
-        ("MSI", f"{scene.msi.name}: {scene.msi.axis.size} bands"),
-        ("Ratio", str(g.ratio)),
-        (
-            "Output",
-            f"{output}: {g.height} x {g.width} pixels, {len(draft.bands)} bands, {options.dtype}, {options.format}",
-        ),
-        ("Method", method),
-        (
-            "Tiles",
-            f"{draft.tile * g.ratio} px in {count} super-tiles of {draft.supertile * g.ratio} px, "
-            f"blend {options.blend}, statistics {options.statistics}, device {draft.device}",
-        ),
-        (
-            "Expected",
-            f"{spell_seconds(draft.budget.seconds)} without training, {spell_bytes(draft.budget.memory)} memory, "
-            f"{spell_bytes(draft.budget.disk)} disk at the peak, {spell_bytes(draft.budget.output)} output "
-            "before compression",
-        ),
-    ]

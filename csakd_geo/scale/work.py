@@ -12,12 +12,13 @@ from pathlib import Path
 import rasterio
 
 from csakd_geo.budget import memory_of, pick_cutting, spell_bytes, spell_seconds, wide_tile
+from csakd_geo.draft import draft_job
 from csakd_geo.engine.store import Store
 from csakd_geo.errors import InputError
 from csakd_geo.io import open_source
 from csakd_geo.io.formats import FORMATS, find_format
 from csakd_geo.io.provenance import PREFIX
-from csakd_geo.job import Job, draft_job, prepare_job
+from csakd_geo.job import Job, prepare_job
 from csakd_geo.options import FuseOptions
 from csakd_geo.product import write_job
 from csakd_geo.tiling import TilePlan

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from csakd_geo.draft import draft_job
 from csakd_geo.errors import CsakdGeoError, ModelError
 from csakd_geo.evaluate import evaluate
 from csakd_geo.io import open_source
-from csakd_geo.job import draft_job, fuse
+from csakd_geo.job import fuse
 from csakd_geo.methods import METHODS, get_method
 from csakd_geo.models import Model, count_parameters, find_model, load_model, save_model
 from csakd_geo.options import make_options
