@@ -20,15 +20,13 @@ from csakd_geo.response import estimate_response
 from csakd_geo.threads import one_blas_thread
 from csakd_geo.tiling import Window, align
 
-_SUPERTILE, _NETWORK_SUPERTILE = (
-    1024,
-    512,
-)  # MSI pixels: of a method, of a network, whose coarse streams fit the cache
+_SUPERTILE, _NETWORK_SUPERTILE = 1024, 512  # MSI pixels; coarse streams of a larger one leave the cache
 _TILE, _NETWORK_TILE = 512, 256  # MSI pixels: of a method, of a network's fine streams, which fit the cache
 _LEAST_TILE = 64  # MSI pixels
 _CUBE_BYTES = 400e6  # largest super-tile cube, as stored
 _BASE_BYTES = 650e6  # interpreter, libraries, torch
 _HALO = 14  # HSI pixels, typical
+_FIT, _BARE_FIT = 2.0, 1.5  # what a fit takes over its inputs, of a method and of a network without base
 _PLANES = 60  # float32 planes that a method works with beside the bands
 _NEAR = 2  # HSI pixels of context that a network's tile sees, typical
 _STREAMS, _GRAPH_STREAMS = 9, 25  # float32 maps per feature that a network holds at its peak, in torch or not
@@ -147,7 +145,7 @@ def memory_of(scene: Scene, method: Method, cutting: Cutting) -> float:
     seen = min(cutting.supertile + 2 * _HALO, longest)
     inner = min(cutting.tile + 2 * _HALO, longest) * r
     sample = sum(w.height * w.width for w in scene.sample_windows())
-    fit = sample * (good * 8 * 4 + r * r * (len(scene.msi_bands) * 8 + 60 * 4))
+    fit: float = sample * (good * 8 * 4 + r * r * (len(scene.msi_bands) * 8 + 60 * 4))
     cube = cutting.bands * (side * r) ** 2 * (cutting.size + 4 * cutting.blended)
     read = seen**2 * 4.0 * (3 * good + r * r * 3 * len(scene.msi_bands))
     if isinstance(method, CSAKD):
@@ -155,8 +153,10 @@ def memory_of(scene: Scene, method: Method, cutting: Cutting) -> float:
         streams = _GRAPH_STREAMS if cutting.graph else _STREAMS
         near = min(cutting.tile + 2 * _NEAR, longest) * r
         base = _PLANES * 4.0 * (seen * r) ** 2 if config.residual else 0.0
+        fit *= _FIT if config.residual else _BARE_FIT
         work = base + 4.0 * near**2 * (streams * config.features + 3 * config.bands + 2 * good)
     else:
+        fit *= _FIT
         work = 4.0 * inner**2 * (2 * good + _PLANES)
     tiles = -(-g.lr_height // cutting.supertile) * -(-g.lr_width // cutting.supertile)
     others = min(workers(method), tiles) - 1

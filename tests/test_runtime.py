@@ -289,7 +289,7 @@ def test_sizes_are_read(text: str, value: float) -> None:
 
 def test_memory_bounds_the_supertile_and_then_the_tile(pair: made.Pair) -> None:
     draft = draft_job(pair.hsi, pair.msi, make_options({"method": "coupled-map"}))
-    large = replace(draft.scene, grid=replace(draft.scene.grid, lr_height=10000, lr_width=10000))
+    large = replace(draft.scene, grid=replace(draft.scene.grid, lr_height=150, lr_width=150))
     method: Any = prepared(pair, method="coupled-map").choice.method
     free = pick_cutting(large, method, make_options({}), bands=172)
     needed, seen = memory_of(large, method, free), []
