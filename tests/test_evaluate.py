@@ -11,9 +11,9 @@ import rioxarray  # noqa: F401
 import xarray as xr
 from affine import Affine
 
-from csakd_geo import evaluate as module
 from csakd_geo.errors import GridError, InputError, SpectralError
 from csakd_geo.evaluate import Evaluation, evaluate
+from csakd_geo.evaluate import truth as module
 from csakd_geo.io import open_source
 from csakd_geo.io.cog import RasterSpec, write_cog
 from csakd_geo.io.encoding import Encoding

@@ -24,13 +24,14 @@ import tests.made as made
 from csakd_geo.cli import main
 from csakd_geo.degrade import PSF, degrade
 from csakd_geo.errors import GridError, InputError, OutputError
+from csakd_geo.evaluate import consistency
+from csakd_geo.evaluate.consistency import measure_consistency
+from csakd_geo.evaluate.facts import product_facts
+from csakd_geo.evaluate.link import explained_bands, link_product
 from csakd_geo.io import open_source
 from csakd_geo.pair import Block, Pair
-from csakd_geo.report import consistency, write_report
-from csakd_geo.report.consistency import measure_consistency
+from csakd_geo.report import write_report
 from csakd_geo.report.content import gather
-from csakd_geo.report.facts import product_facts
-from csakd_geo.report.link import explained_bands, link_product
 from csakd_geo.report.page import draw_page
 from csakd_geo.report.pixels import pack
 from csakd_geo.spectral import SpectralAxis

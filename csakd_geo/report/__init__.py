@@ -10,11 +10,11 @@ import os
 from pathlib import Path
 
 from csakd_geo.errors import OutputError
+from csakd_geo.evaluate.facts import product_facts
+from csakd_geo.evaluate.link import link_product
 from csakd_geo.io import Source, open_source
 from csakd_geo.io.failure import plain_errors
 from csakd_geo.report.content import gather
-from csakd_geo.report.facts import product_facts
-from csakd_geo.report.link import link_product
 from csakd_geo.report.page import draw_page
 
 __all__ = ["write_report"]

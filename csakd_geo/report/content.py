@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csakd_geo.evaluate import Evaluation, evaluate, match_bands
+from csakd_geo.evaluate.consistency import Consistency, measure_consistency
+from csakd_geo.evaluate.link import Link
 from csakd_geo.io import Source
 from csakd_geo.quicklook.view import (
     FALSE_COLOUR,
@@ -20,8 +22,6 @@ from csakd_geo.quicklook.view import (
     limits,
     spectral_angles,
 )
-from csakd_geo.report.consistency import Consistency, measure_consistency
-from csakd_geo.report.link import Link
 from csakd_geo.report.pixels import (
     CUBE_SIDE,
     VIEW_SIDE,
@@ -178,7 +178,7 @@ def _series(
         "hsi": _list(100 * consistency.hsi.relative),
         "hsi_bias": _list(share * consistency.hsi.bias),
         "noise": _list(share * link.response.noise[link.places]),
-        "srf_names": [link.scene.msi.axis.names[b].partition(" (")[0] for b in link.scene.msi_bands],
+        "srf_names": link.msi_names,
         "srf": [_list(row[link.places]) for row in link.response.srf],
         "psf": {
             "at": (np.arange(-psf.margin, r + psf.margin) - (r - 1) / 2).tolist(),

@@ -101,16 +101,7 @@ def _warnings(content: Content) -> str:
         sentences.append(
             f"{content.facts['clipped_values']:,} values did not fit the stored type and were clipped."
         )
-    names = (content.link.scene.hsi.name, content.link.scene.msi.name)
-    told = (content.facts.get("hsi"), content.facts.get("msi"))
-    if names != told:
-        sentences.append(
-            f"The product was made of {told[0]} and {told[1]}; it is held against {names[0]} and {names[1]}."
-        )
-    if not content.link.whole:
-        sentences.append(
-            "The product holds some of the HSI's bands only, so it cannot be projected onto the MSI's."
-        )
+    sentences += content.link.remarks(content.facts)
     if not sentences:
         return '<p class="fine">No warnings.</p>'
     return '<ul class="warnings">' + "".join(f"<li>{escape(s)}</li>" for s in sentences) + "</ul>"
@@ -147,7 +138,7 @@ def _msi_table(content: Content) -> str:
     for k, band in enumerate(link.scene.msi_bands):
         nm = link.scene.msi.axis.wavelength[band]
         row = [
-            _msi_name(content, band),
+            link.msi_names[k],
             f"{nm:.0f} nm" if math.isfinite(nm) else "–",
             f"{link.response.gain[k]:.4g}",
             f"{link.response.offset[k]:.3g}",
@@ -156,12 +147,6 @@ def _msi_table(content: Content) -> str:
             row += [f"{100 * found.relative[k]:.2f} %", f"{found.bias[k]:+.2g}", f"{found.cc[k]:.4f}"]
         rows.append(row)
     return _table(head[: len(rows[0])], rows)
-
-
-def _msi_name(content: Content, band: int) -> str:
-    """Its name without the wavelength, which stands beside it."""
-    name = str(content.link.scene.msi.axis.names[band] or band + 1)
-    return name.partition(" (")[0]
 
 
 def _held_out(content: Content) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csakd_geo.evaluate.link import Link
 from csakd_geo.io.lattice import read_hsi
 from csakd_geo.quicklook.view import Lattice, limits, rgba
-from csakd_geo.report.link import Link
 from csakd_geo.tiling import Window
 
 FloatArray = NDArray[np.floating]

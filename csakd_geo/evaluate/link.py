@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from csakd_geo.degrade import PSF
 from csakd_geo.engine.scene import Scene, open_scene
 from csakd_geo.errors import GridError, SpectralError
+from csakd_geo.evaluate.facts import product_psf
 from csakd_geo.grid import lay_grid
 from csakd_geo.io import Source, open_source
 from csakd_geo.io.axes import read_wavelengths
 from csakd_geo.pair import Pair
-from csakd_geo.report.facts import product_psf
 from csakd_geo.response import Response, estimate_response
 from csakd_geo.spectral import parse_bands
 from csakd_geo.tiling import Window
@@ -67,6 +67,31 @@ class Link:
     def whole(self) -> bool:
         """Whether the product holds every good band of the HSI, so that it can be projected onto the MSI's."""
         return bool(len(self.bands) == len(self.scene.hsi_bands))
+
+    @property
+    def operator(self) -> FloatArray:
+        """From ``bands`` to the MSI's, gains included, (msi_band, n) float32."""
+        return self.response.operator[:, self.places].astype(np.float32)
+
+    @property
+    def msi_names(self) -> list[str]:
+        """Names of ``scene.msi_bands`` without the wavelength that may follow."""
+        names = self.scene.msi.axis.names
+        return [(names[band] or str(band + 1)).partition(" (")[0] for band in self.scene.msi_bands]
+
+    def remarks(self, facts: dict[str, Any]) -> list[str]:
+        """Sentences on what makes the comparison less than whole."""
+        sentences = []
+        names, told = (self.scene.hsi.name, self.scene.msi.name), (facts.get("hsi"), facts.get("msi"))
+        if names != told:
+            sentences.append(
+                f"The product was made of {told[0]} and {told[1]}; it is held against {names[0]} and {names[1]}."
+            )
+        if not self.whole:
+            sentences.append(
+                "The product holds some of the HSI's bands only, so it cannot be projected onto the MSI's."
+            )
+        return sentences
 
     def read(self, window: Window, bands: NDArray[np.intp]) -> FloatArray:
         """The product in a window of the frame's HR pixels, ``(band, y, x)``, NaN outside it."""

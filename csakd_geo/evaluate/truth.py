@@ -15,7 +15,7 @@ from csakd_geo.errors import GridError, InputError, SpectralError
 from csakd_geo.grid import pixel_mapping
 from csakd_geo.io import Source, open_source
 from csakd_geo.io.describe import band_health
-from csakd_geo.metrics import UIQI_BLOCK, Scores, score_blocks
+from csakd_geo.metrics import UIQI_BLOCK, Scores, score_bands
 from csakd_geo.tiling import Window
 
 FloatArray = NDArray[np.floating]
@@ -51,18 +51,18 @@ class Evaluation:
     ratio: int
     bands: tuple[int, ...]
     wavelength: NDArray[np.float64]
-    per_band: dict[str, NDArray[np.float64]]
+    per_band: dict[str, FloatArray]
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form; bands count from 1, values that are not finite are None."""
         return {
-            "scores": {name: _nullable(value) for name, value in self.scores.to_dict().items()},
+            "scores": {name: nullable(value) for name, value in self.scores.to_dict().items()},
             "ratio": self.ratio,
             "bands": [band + 1 for band in self.bands],
-            "wavelength": [_nullable(v) for v in self.wavelength.tolist()],
+            "wavelength": [nullable(v) for v in self.wavelength.tolist()],
             "per_band": {
-                name: [_nullable(v) for v in values.tolist()] for name, values in self.per_band.items()
+                name: [nullable(v) for v in values.tolist()] for name, values in self.per_band.items()
             },
             "warnings": list(self.warnings),
         }
@@ -125,22 +125,19 @@ def evaluate(fused: Source | Path | str, truth: Source | Path | str, *, ratio: i
         missing = np.isnan(values)
         low = np.minimum(low, np.where(missing, np.inf, values).min(1))
         high = np.maximum(high, np.where(missing, -np.inf, values).max(1))
-    tally = _Tally(bands_b.size)
 
     def blocks() -> Iterator[tuple[FloatArray, FloatArray]]:
         for part in _parts(common, bands_b.size):
             ours = _read(a, bands_a, Window(part.row - top, part.col - left, part.height, part.width))
-            theirs = _read(b, bands_b, part)
-            tally.add(ours, theirs)
-            yield ours, theirs
+            yield ours, _read(b, bands_b, part)
 
-    scores = score_blocks(blocks(), ratio=ratio, data_range=np.where(high > low, high - low, 0.0))
+    scores, found = score_bands(blocks(), ratio=ratio, data_range=np.where(high > low, high - low, 0.0))
     return Evaluation(
         scores=scores,
         ratio=ratio,
         bands=tuple(int(band) for band in bands_b),
         wavelength=b.axis.wavelength[bands_b],
-        per_band=tally.result(),
+        per_band={"psnr": found.psnr, "rmse": found.rmse, "cc": found.cc},
         warnings=tuple(warnings),
     )
 
@@ -259,35 +256,8 @@ def _read(source: Source, bands: NDArray[np.intp], part: Window) -> FloatArray:
     return source.read(part.row, part.col, part.height, part.width, bands=bands.tolist())
 
 
-class _Tally:
-    """Running sums per band over pixels that are valid in all bands of both images."""
-
-    def __init__(self, bands: int) -> None:
-        self.count = 0
-        self.peak = np.full(bands, -np.inf)
-        self.sums = np.zeros((6, bands))  # fused, truth, squares of both, product, squared difference
-
-    def add(self, fused: FloatArray, truth: FloatArray) -> None:
-        valid = np.isfinite(fused).all(0) & np.isfinite(truth).all(0)
-        if not valid.any():
-            return
-        f, t = fused[:, valid].astype(np.float64), truth[:, valid].astype(np.float64)
-        self.count += f.shape[1]
-        self.peak = np.maximum(self.peak, t.max(1))
-        parts = (f, t, f * f, t * t, f * t, np.square(f - t))
-        self.sums += np.stack([part.sum(1) for part in parts])
-
-    def result(self) -> dict[str, NDArray[np.float64]]:
-        f, t, ff, tt, ft, error = self.sums / self.count
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return {
-                "psnr": 10 * np.log10(self.peak**2 / error),
-                "rmse": np.sqrt(error),
-                "cc": (ft - f * t) / np.sqrt((ff - f * f) * (tt - t * t)),
-            }
-
-
-def _nullable(value: float) -> float | None:
+def nullable(value: float) -> float | None:
+    """A number that JSON has; None for the others."""
     return value if math.isfinite(value) else None
 
 
