@@ -24,6 +24,7 @@ from csakd_geo.io import Source, open_source
 from csakd_geo.io.failure import plain_errors
 from csakd_geo.io.formats import FORMATS, find_format
 from csakd_geo.io.provenance import read_facts
+from csakd_geo.io.several import members
 
 VERSION = "1.1.0"
 _EXTENSIONS = tuple(
@@ -112,8 +113,9 @@ def build_item(
         },
         "links": [
             {"rel": "derived_from", "href": href(path, product.parent), "title": title}
-            for title, path in (("HSI", hsi), ("MSI", msi))
-            if path is not None
+            for title, image in (("HSI", hsi), ("MSI", msi))
+            if image is not None
+            for path in members(image)
         ],
         "assets": _assets(product, source, facts),
     }
@@ -129,7 +131,7 @@ def _times(
     """Times of acquisition where they are known; the one of the item is the HSI's."""
     processed = datetime.fromtimestamp(product.stat().st_mtime, UTC)
     found = {
-        kind: first_date([facts[kind]]) if path is None else find_date(path)
+        kind: first_date([facts[kind]]) if path is None else find_date(members(path)[0])
         for kind, path in (("hsi", hsi), ("msi", msi))
     }
     known = sorted(date for date in found.values() if date is not None)

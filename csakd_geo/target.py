@@ -11,6 +11,7 @@ from csakd_geo.errors import OutputError
 from csakd_geo.io.address import address_of, check_address, local_place
 from csakd_geo.io.cube import is_store
 from csakd_geo.io.formats import Format, find_format
+from csakd_geo.io.several import members, rasters_in
 
 
 def check_target(
@@ -58,7 +59,7 @@ def check_target(
     written = found.files(target)
     if len(set(written)) < len(written):
         raise OutputError(f"The output '{target}' would be its own header; choose another suffix.")
-    kept = [path for name in inputs for path in _files_of(Path(name))]
+    kept = [path for name in inputs for member in members(name) for path in _files_of(Path(member))]
     for path in (path for path in written if path.exists()):
         if any(path.samefile(other) or path in other.resolve().parents for other in kept):
             raise OutputError(f"The output '{path}' is one of the inputs; choose another name.")
@@ -70,8 +71,9 @@ def check_target(
 
 
 def _files_of(source: Path) -> list[Path]:
-    """An input and the header beside it, where they are."""
-    return [path for path in (source, source.with_suffix(".hdr")) if path.exists()] if source.name else []
+    """An input, the header beside it and the images inside it, where they are."""
+    beside = [path for path in (source, source.with_suffix(".hdr")) if path.exists()] if source.name else []
+    return [*beside, *(rasters_in(source) if source.is_dir() else ())]
 
 
 def check_space(target: Path, budget: Budget) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
+import zipfile
 from pathlib import Path
 
+import made as simple
 import numpy as np
 import products as made
 import pytest
 import rasterio
 from affine import Affine
+from click.testing import CliRunner
 from made import write
 from pyproj import Transformer
 
+from csakd_geo.cli import main
 from csakd_geo.errors import GridError, InputError, SpectralError
 from csakd_geo.grid import lay_grid
 from csakd_geo.io import open_source
 from csakd_geo.io.describe import describe
+from csakd_geo.io.several import members
 
 
 def scene(height: int = 40, width: int = 50) -> np.ndarray:
@@ -110,6 +116,111 @@ def test_a_folder_of_products_is_one_image(tmp_path: Path) -> None:
     source = open_source(tmp_path / "in")
     assert (source.height, source.width, source.axis.size) == (24, 10, 10)
     assert np.isfinite(source.read(0, 0, 24, 10)).all()
+
+
+def test_a_pattern_is_the_list_of_what_it_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cube, folder = scene(), tmp_path / "run [1]"  # brackets of a folder that exists are its name
+    (folder / "far").mkdir(parents=True)
+    places = {
+        "S2_b": (10, 20, 30, 30),
+        "S2_a": (0, 0, 25, 26),
+        "far/S2_c": (20, 0, 20, 24),
+        "HSI": (0, 0, 9, 9),
+    }
+    tiles = {name: tile(folder / f"{name}.tif", cube, *place) for name, place in places.items()}
+    (folder / "S2_a.tif.aux.xml").write_text("<PAMDataset/>")
+    near, all_three = [tiles["S2_a"], tiles["S2_b"]], [tiles["S2_a"], tiles["S2_b"], tiles["far/S2_c"]]
+    monkeypatch.chdir(folder)
+    for pattern, paths in (
+        (folder / "S2_*.tif", near),
+        (f"{folder}/S2_[ab].tif", near),
+        ("S2_?.tif", near),
+        (str(folder / "**" / "S2_*.tif"), all_three),
+    ):
+        found, expected = open_source(pattern), open_source(paths)
+        assert found.name == expected.name
+        assert found.transform == expected.transform
+        place = (0, 0, expected.height, expected.width)
+        np.testing.assert_array_equal(found.read(*place), expected.read(*place))
+    assert open_source("H*.tif").name == "HSI.tif"
+    with pytest.raises(
+        InputError, match=r"^'S3_\*.tif' does not exist, and as a pattern it finds nothing; check"
+    ):
+        open_source("S3_*.tif")
+
+
+def test_names_that_look_like_patterns(tmp_path: Path) -> None:
+    cube = scene(8, 8)
+    named, trap = (tile(tmp_path / f"{k}.tif", cube + v, 0, 0, 8, 8) for k, v in (("a[1]", 1), ("a1", 2)))
+    assert members(named) == [named]
+    np.testing.assert_array_equal(open_source(named).read(0, 0, 8, 8), cube + 1)
+    assert members(tmp_path / "a[1-3].tif") == [trap]
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.write(named, "b[1].tif")
+    inside = f"/vsizip/{tmp_path}/z.zip/b[1].tif"
+    np.testing.assert_array_equal(open_source(inside).read(0, 0, 8, 8), cube + 1)
+    for text in (
+        "https://a.b/c.tif?key=[1]*",
+        "s3://bucket/*.zarr",
+        "NETCDF:f[1].nc:v",
+        "/vsicurl/https://a/b?c",
+    ):
+        assert members(text) == [text]
+    assert members(Path("s3://bucket/*.zarr")) == [Path("s3://bucket/*.zarr")]
+
+
+def test_patterns_name_the_sensor_of_each(tmp_path: Path) -> None:
+    folder = made.enmap(tmp_path, np.full((10, 12, 10), 500, np.int16))
+    source = open_source(tmp_path / f"{folder.name[:8]}*", sensor="enmap")
+    assert (source.height, source.axis.size) == (12, 10)
+    with pytest.raises(InputError, match=r"[Pp]risma|PRISMA"):
+        open_source(tmp_path / f"{folder.name[:8]}*", sensor="prisma")
+
+
+def test_the_command_line_takes_patterns(tmp_path: Path) -> None:
+    """Two MSI tiles and one HSI on the command line are the pair that was cut into them."""
+    pair = simple.make_pair(tmp_path, bands=10, height=96, width=96)
+    with rasterio.open(pair.msi) as src:
+        whole, profile = src.read(), src.profile
+        tags, bands = src.tags(), [src.tags(i) for i in src.indexes]
+    (tmp_path / "tiles").mkdir()
+    for k, rows in enumerate((slice(0, 40), slice(40, 96))):
+        moved = {
+            "height": rows.stop - rows.start,
+            "transform": profile["transform"] @ Affine.translation(0, rows.start),
+        }
+        with rasterio.open(tmp_path / "tiles" / f"{k}.tif", "w", **{**profile, **moved}) as dst:
+            dst.write(whole[:, rows])
+            dst.update_tags(**tags)
+            for i, band in enumerate(bands, 1):
+                dst.update_tags(i, **band)
+    tiles, out = str(tmp_path / "tiles" / "*.tif"), [tmp_path / f"{k}.tif" for k in "ab"]
+    (tmp_path / "batch.csv").write_text("hsi,msi,out,method\nhs?.tif,tiles/*.tif,c.tif,gsa\n")
+    commands = [
+        ["fuse", str(pair.hsi), str(pair.msi), "-o", str(out[0]), "--method", "gsa", "--quiet"],
+        ["fuse", str(pair.hsi), tiles, "-o", str(out[1]), "--method", "gsa", "--quiet", "--stac"],
+        ["align", str(pair.hsi), tiles, "-o", str(tmp_path / "aligned.tif")],
+        ["response", str(pair.hsi), tiles],
+        ["info", tiles],
+        ["batch", str(tmp_path / "batch.csv"), "--quiet"],
+    ]
+    for command in commands:
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 0, done.output
+    for path in (out[1], tmp_path / "c.tif"):
+        with rasterio.open(out[0]) as one, rasterio.open(path) as other:
+            np.testing.assert_array_equal(one.read(), other.read())
+            assert one.transform == other.transform
+    links = json.loads((tmp_path / "b.stac.json").read_text())["links"]
+    assert [link["href"] for link in links] == [pair.hsi.name, "tiles/0.tif", "tiles/1.tif"]
+    for target in (tmp_path / "tiles" / "1.tif", tmp_path / "nothing.tif"):
+        given = tiles if target.exists() else str(tmp_path / "tile" / "*.tif")
+        for image in (given, str(Path(given).parent)):  # the folder too
+            done = CliRunner().invoke(main, ["fuse", str(pair.hsi), image, "-o", str(target), "--overwrite"])
+            assert done.exit_code == 1
+            said = "is one of the inputs" if target.exists() else "does not exist"
+            assert said in done.stderr
+            assert len(done.stderr.split("Error:")[1].strip().splitlines()) == 1
 
 
 def test_images_that_differ_are_refused(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def align(
     """Write the hyperspectral image HSI where the multispectral image MSI shows it to be.
 
     The shift is found from the pair. Pixels stay as they are, only their position changes, unless --warp
-    is given. Wavelengths, units and tags are kept.
+    is given. Wavelengths, units and tags are kept. Either image may be several files, given as a folder or
+    as a pattern in quotes such as 'tiles/S2_*.tif'.
     """
     from csakd_geo.align import align as run
     from csakd_geo.io.axes import read_wavelengths

@@ -124,7 +124,8 @@ def fuse(
     """Fuse the hyperspectral image HSI with the multispectral image MSI.
 
     The result has all bands of the HSI on the pixel grid of the MSI, over the area that both
-    show, with wavelengths: a Cloud Optimized GeoTIFF, Zarr, NetCDF or ENVI.
+    show, with wavelengths: a Cloud Optimized GeoTIFF, Zarr, NetCDF or ENVI. Either image may be
+    several files, given as a folder or as a pattern in quotes such as 'tiles/S2_*.tif'.
     """
     from csakd_geo.draft import draft_job
     from csakd_geo.io import open_source

@@ -30,6 +30,7 @@ def info(file: str, sensor: str | None, as_json: bool) -> None:
 
     Size, position, bands and wavelengths, bands that a fusion will leave out and why, and what may go wrong.
     FILE may be anything that GDAL reads, or the product of a sensor as it is delivered: a folder, zip or file.
+    A folder of images, or a pattern in quotes such as 'tiles/S2_*.tif', is one image.
     """
     from csakd_geo.io import open_source
     from csakd_geo.io.describe import describe

@@ -94,7 +94,8 @@ def response(
 ) -> None:
     """Estimate what links the images HSI and MSI: responses, gains, PSF, shift and noise.
 
-    Drawn and listed against the nominal responses of the MSI's sensor, where these are known.
+    Drawn and listed against the nominal responses of the MSI's sensor, where these are known. Either image
+    may be several files, given as a folder or as a pattern in quotes such as 'tiles/S2_*.tif'.
     """
     paths = _targets(folder, overwrite)
     with console().status("Estimating"):

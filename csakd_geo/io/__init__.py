@@ -38,8 +38,8 @@ def open_source(
         A local raster, a Zarr store, an address such as ``https://`` or ``s3://``, any GDAL path such as
         ``/vsizip/...``, or a DataArray ``(band, y, x)``; or the product of a sensor, a folder, zip or file as
         its operator delivers it (see `csakd_geo.io.products`). Zarr, and NetCDF-4 with a CF grid mapping, are
-        read through xarray, all else through GDAL. A list of paths, or a folder of products or rasters, is one
-        image on the grid of its first (see `csakd_geo.io.several`).
+        read through xarray, all else through GDAL. A list of paths, a folder of products or rasters, or a pattern
+        such as ``tiles/S2_*.tif``, is one image on the grid of its first (see `csakd_geo.io.several`).
     name : str, optional
         For messages; the file's name by default.
     axis : SpectralAxis, optional
@@ -50,7 +50,8 @@ def open_source(
     Raises
     ------
     InputError
-        If it is missing, a folder without an image, no raster, empty or not georeferenced.
+        If it is missing, a pattern that finds nothing, a folder without an image, no raster, empty or not
+        georeferenced.
     SpectralError
         If `axis` has another number of bands.
     """
@@ -81,7 +82,11 @@ def _open_path(image: Path | str, name: str | None, sensor: str | None) -> Any:
     """A product of a sensor, a store or a raster; a dataclass in every case."""
     if not str(image):
         raise InputError("The path of the image is empty; give the path of a raster.")
-    path = Path(image)
+    from csakd_geo.io.several import members
+
+    path, inside = Path(image), members(image)
+    if inside != [image]:
+        return open_source(inside[0] if len(inside) == 1 else inside, name=name, sensor=sensor)
     if sensor is not None:
         return open_product(path, sensor=sensor, name=name)
     address = address_of(image)

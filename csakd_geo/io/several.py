@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from rasterio.crs import CRS
 
 from csakd_geo.errors import GridError, InputError, SpectralError
 from csakd_geo.grid import FusionGrid, pixel_mapping
+from csakd_geo.io.address import address_of
 from csakd_geo.io.lattice import covered, read_hsi
 from csakd_geo.io.products import find_sensor
 from csakd_geo.io.source import ImageFacts, Source, check_window
@@ -126,6 +129,27 @@ class Several(ImageFacts):
     def fingerprint(self) -> str:
         """That of every image."""
         return "|".join(member.fingerprint() for member in self.members)
+
+
+def members(image: Path | str) -> list[Path | str]:
+    """What a pattern such as ``tiles/S2_*.tif`` finds, sorted by name; the image itself where it is no pattern.
+
+    ``*``, ``?``, ``[...]`` and ``**`` are those of `glob`. An address, a path for GDAL alone and the name of what
+    exists are never a pattern.
+
+    Raises
+    ------
+    InputError
+        If the pattern finds nothing.
+    """
+    text, path = str(image), Path(image)
+    if not set(text) & set("*?[") or address_of(image) or re.match(r"/vsi|\w{2,}:", text) or path.exists():
+        return [image]
+    base = next(folder for folder in path.parents if folder.is_dir())  # whose own name may have brackets
+    found = sorted(glob.glob(str(path.relative_to(base)), root_dir=base, recursive=True))
+    if not found:
+        raise InputError(f"'{text}' does not exist, and as a pattern it finds nothing; check the path.")
+    return [base / name for name in found]
 
 
 def products_in(folder: Path) -> list[Path]:
