@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from csakd_geo.errors import InputError
-from csakd_geo.metrics import UIQI_BLOCK, Scores, data_range, score, score_blocks
+from csakd_geo.metrics import (
+    UIQI_BLOCK,
+    NoReferenceTally,
+    Scores,
+    block_edges,
+    data_range,
+    hypercomplex_quality,
+    q2n,
+    score,
+    score_blocks,
+)
+from csakd_geo.metrics.noreference import ground_side
 
 
 def pair(seed: int = 0, shape: tuple[int, int, int] = (4, 40, 36)) -> tuple[np.ndarray, np.ndarray]:
@@ -225,3 +238,200 @@ def test_scores_as_plain_numbers() -> None:
     scores = Scores(30, 2, 3, 0.1, 0.9, 0.8, 0.95, 100)
     assert scores.to_dict()["psnr"] == 30
     assert set(scores.to_dict()) == {"psnr", "sam", "ergas", "rmse", "uiqi", "ssim", "cc", "pixels"}
+
+
+def hamilton(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Product of quaternions, (4, n) each."""
+    a1, b1, c1, d1 = p
+    a2, b2, c2, d2 = q
+    return np.stack(
+        [
+            a1 * a2 - b1 * b2 - c1 * c2 - d1 * d2,
+            a1 * b2 + b1 * a2 + c1 * d2 - d1 * c2,
+            a1 * c2 - b1 * d2 + c1 * a2 + d1 * b2,
+            a1 * d2 + b1 * c2 - c1 * b2 + d1 * a2,
+        ]
+    )
+
+
+def conjugate(p: np.ndarray) -> np.ndarray:
+    return np.concatenate([p[:1], -p[1:]])
+
+
+def cayley_dickson(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Product of hypercomplex numbers, (2^n, pixel) each, pixel by pixel."""
+    if len(p) == 1:
+        return p * q
+    (a, b), (c, d) = np.split(p, 2), np.split(q, 2)
+    times = cayley_dickson
+    return np.concatenate([times(a, c) - times(conjugate(d), b), times(d, a) + times(b, conjugate(c))])
+
+
+def naive_q2n(a: np.ndarray, b: np.ndarray, times: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> float:
+    """The definition with products of pixels: E[z w*] - mean(z) mean(w)*, and so on."""
+    mean_a, mean_b = a.mean(1, keepdims=True), b.mean(1, keepdims=True)
+    cov = times(a, conjugate(b)).mean(1) - times(mean_a, conjugate(mean_b))[:, 0]
+    norm = np.linalg.norm
+    size = norm(mean_a) ** 2 + norm(mean_b) ** 2
+    spread = np.square(a).sum(0).mean() + np.square(b).sum(0).mean() - size
+    return float(4 * norm(cov) * norm(mean_a) * norm(mean_b) / (spread * size))
+
+
+def test_q2n_of_four_bands_is_that_of_quaternions() -> None:
+    a, b = (cube.reshape(4, -1) for cube in pair())
+    assert hypercomplex_quality(a, b) == pytest.approx(naive_q2n(a, b, hamilton), rel=1e-10)
+
+
+@pytest.mark.parametrize("bands", [1, 2, 3, 8, 11, 32])
+def test_q2n_against_products_of_pixels(bands: int) -> None:
+    a, b = (cube.reshape(bands, -1) for cube in pair(seed=bands, shape=(bands, 12, 12)))
+    full = 1 << (bands - 1).bit_length()
+    padded = [np.pad(cube, ((0, full - bands), (0, 0))) for cube in (a, b)]
+    assert hypercomplex_quality(a, b) == pytest.approx(naive_q2n(*padded, cayley_dickson), rel=1e-10)
+    assert hypercomplex_quality(a, b) == pytest.approx(hypercomplex_quality(b, a), rel=1e-10)
+
+
+def test_octonions_keep_their_length() -> None:
+    """Products of up to eight components multiply lengths; of sixteen they do not."""
+    rng = np.random.default_rng(0)
+    for size, keeps in ((2, True), (8, True), (16, False)):
+        p, q = rng.standard_normal((2, size, 50))
+        lengths = np.linalg.norm(cayley_dickson(p, q), axis=0)
+        expected = np.linalg.norm(p, axis=0) * np.linalg.norm(q, axis=0)
+        assert np.allclose(lengths, expected) == keeps
+
+
+def test_q2n_of_one_band_is_uiqi() -> None:
+    fused, truth = pair(shape=(1, 64, 96))
+    assert q2n(fused, truth) == pytest.approx(naive_uiqi(fused, truth), rel=1e-9)
+    assert q2n(-fused, truth) == pytest.approx(q2n(fused, truth), rel=1e-9)  # a modulus
+
+
+@pytest.mark.parametrize("bands", [1, 5, 200])
+def test_q2n_of_an_image_with_itself_is_one(bands: int) -> None:
+    _, truth = pair(shape=(bands, 40, 33))
+    assert q2n(truth, truth) == pytest.approx(1, abs=1e-12)
+    assert q2n(2 * truth, truth) == pytest.approx((4 / 5) ** 2, rel=1e-9)  # 2 * 2 / (1 + 4) twice
+
+
+def test_q2n_leaves_masked_pixels_out_and_weighs_blocks_by_the_others() -> None:
+    fused, truth = pair(shape=(3, 32, 96))
+    spoilt = truth.copy()
+    spoilt[1, :, 40:64] = np.nan
+    fused[:, 5, 70] = np.nan
+    parts = []
+    for columns in (np.arange(32), np.arange(32, 40), np.arange(64, 96)):
+        at = np.array([(y, x) for y in range(32) for x in columns if (y, x) != (5, 70)]).T
+        a, b = (cube[:, at[0], at[1]] for cube in (fused, truth))
+        parts.append((hypercomplex_quality(a, b), at.shape[1]))
+    values, weights = zip(*parts, strict=True)
+    assert q2n(fused, spoilt) == pytest.approx(np.average(values, weights=weights), rel=1e-12)
+    with pytest.raises(InputError, match="share no valid pixel"):
+        q2n(fused, np.full_like(truth, np.nan))
+    with pytest.raises(InputError, match="must agree"):
+        q2n(fused, truth[:2])
+
+
+@pytest.mark.parametrize(
+    ("length", "edges"),
+    [
+        (5, [0, 5]),
+        (32, [0, 32]),
+        (47, [0, 47]),
+        (48, [0, 32, 48]),
+        (79, [0, 32, 79]),
+        (100, [0, 32, 64, 100]),
+    ],
+)
+def test_blocks_cover_an_axis(length: int, edges: list[int]) -> None:
+    assert block_edges(length, 32) == edges
+
+
+@pytest.mark.parametrize(
+    ("ratio", "side"), [(1, 32), (2, 16), (3, 8), (4, 8), (5, 8), (6, 4), (10, 4), (90, 4)]
+)
+def test_blocks_of_the_same_ground(ratio: int, side: int) -> None:
+    assert ground_side(ratio) == side
+    assert UIQI_BLOCK % side == 0
+
+
+def window(ratio: int = 4, cells: int = 32) -> dict[str, np.ndarray]:
+    """Random images of a scene on both grids."""
+    rng = np.random.default_rng(3)
+    fine = {name: rng.random((2, cells * ratio, cells * ratio)) + 0.5 for name in ("ours", "msi")}
+    low = {name: rng.random((2, cells, cells)) + 0.5 for name in ("hsi", "low")}
+    spectra = {name: rng.random((5, cells, cells)) + 0.5 for name in ("degraded", "spectra")}
+    return {**fine, **low, **spectra, "good": np.ones((cells, cells), bool)}
+
+
+def tally(*parts: dict[str, np.ndarray], ratio: int = 4) -> NoReferenceTally:
+    found = NoReferenceTally(2, ratio)
+    for part in parts:
+        found.add_spectra(part["degraded"], part["spectra"], part["good"])
+        found.add_detail((part["ours"], part["msi"]), (part["hsi"], part["low"]), part["good"])
+    return found
+
+
+def test_hqnr_is_what_its_definition_says() -> None:
+    one = window()
+    found = tally(one).result()
+    assert found.d_lambda == pytest.approx(1 - q2n(one["degraded"], one["spectra"]), rel=1e-12)
+
+    def mean_uiqi(a: np.ndarray, b: np.ndarray, side: int) -> np.ndarray:
+        total, count = np.zeros(2), 0
+        for y in range(0, a.shape[1], side):
+            for x in range(0, a.shape[2], side):
+                for band in range(2):
+                    f, t = (cube[band, y : y + side, x : x + side].ravel() for cube in (a, b))
+                    (vf, cov), (_, vt) = np.cov(f, t, bias=True)
+                    total[band] += 4 * cov * f.mean() * t.mean() / (vf + vt) / (f.mean() ** 2 + t.mean() ** 2)
+                count += 1
+        return total / count
+
+    expected = np.abs(mean_uiqi(one["ours"], one["msi"], 32) - mean_uiqi(one["hsi"], one["low"], 8))
+    np.testing.assert_allclose(found.d_s_bands, expected, rtol=1e-9)
+    assert found.d_s == pytest.approx(expected.mean())
+    assert found.hqnr == pytest.approx((1 - found.d_lambda) * (1 - expected.mean()))
+    assert found.to_dict() == {
+        "hqnr": found.hqnr, "d_lambda": found.d_lambda, "d_s": found.d_s, "pixels": 32 * 32,
+    }  # fmt: skip
+
+
+def test_a_perfect_product_has_hqnr_one() -> None:
+    one = window()
+    one |= {"degraded": one["spectra"], "ours": one["msi"], "hsi": one["low"]}
+    found = tally(one).result()
+    assert [found.hqnr, found.d_lambda, found.d_s] == pytest.approx([1, 0, 0], abs=1e-12)
+    blurred = one | {"ours": gaussian_filter(one["msi"], (0, 2, 2))}  # right on average, without detail
+    assert tally(blurred).result().d_s > 0.3
+
+
+def test_windows_of_whole_blocks_give_the_scores_of_the_scene() -> None:
+    ratio, cells = 4, 96
+    whole = window(ratio, cells)
+    whole["good"][30:50, 20:40] = False
+    parts = []
+    for top, bottom in ((0, 32), (32, 96)):
+        for left, right in ((0, 64), (64, 96)):
+            low = np.s_[..., top:bottom, left:right]
+            high = np.s_[..., top * ratio : bottom * ratio, left * ratio : right * ratio]
+            parts.append({k: v[high if k in ("ours", "msi") else low] for k, v in whole.items()})
+    expected, found = tally(whole).result(), tally(*parts).result()
+    assert found.d_lambda == pytest.approx(expected.d_lambda, rel=1e-12)
+    np.testing.assert_allclose(found.d_s_bands, expected.d_s_bands, rtol=1e-12)
+    assert found.cells == expected.cells == cells**2 - 400
+
+
+def test_what_is_masked_may_hold_anything() -> None:
+    one = window()
+    one["good"][:, :16] = False
+    expected = tally(one).result()
+    for name, cube in one.items():
+        if name != "good":
+            cube[:, :, : cube.shape[2] // 2] = np.nan
+    found = tally(one).result()
+    assert found.hqnr == expected.hqnr
+    assert np.isfinite(found.hqnr)
+    one["good"][:] = False
+    one["good"][:3, :5] = True  # 15 pixels say too little
+    assert math.isnan(tally(one).result().hqnr)
