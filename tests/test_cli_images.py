@@ -140,9 +140,37 @@ def test_evaluate_prints_the_scores_that_json_has(pair: Path, tmp_path: Path) ->
     assert f"{facts['scores']['psnr']:.3f} dB" in table.stdout
 
 
+def test_evaluate_without_truth_prints_what_json_has(pair: Path, tmp_path: Path) -> None:
+    hsi, msi, names = str(pair / "hsi.tif"), str(pair / "msi.tif"), ("bicubic", "gsa")
+    facts, tables = [], []
+    for name in names:
+        fused = tmp_path / f"{name}.tif"
+        assert call("fuse", hsi, msi, "-o", str(fused), "--method", name).exit_code == 0
+        arguments = ("evaluate", str(fused), "--hsi", hsi, "--msi", msi)
+        facts.append(json.loads(call(*arguments, "--json").stdout))
+        tables.append(call(*arguments).stdout)
+    blurred, sharp = (f["scores"] for f in facts)
+    # GSA takes its detail from the MSI, interpolation has none
+    assert blurred["hqnr"] < 0.9 < sharp["hqnr"] < 1
+    assert blurred["msi_consistency"] > 4 * sharp["msi_consistency"] > 0
+    for found, table in zip(facts, tables, strict=True):
+        scores = found["scores"]
+        assert scores["hqnr"] == pytest.approx((1 - scores["d_lambda"]) * (1 - scores["d_s"]))
+        assert found["msi_bands"] == ["B2", "B3", "B4", "B8"]
+        assert sum(found["per_msi_band"]["d_s"]) / 4 == pytest.approx(scores["d_s"])
+        assert (len(found["bands"]), found["ratio"], scores["pixels"]) == (200, 4, 34 * 34)
+        for name in ("hqnr", "d_lambda", "d_s"):
+            assert f"{scores[name]:.4f}" in table
+        assert f"{100 * scores['hsi_consistency']:.3f} %" in table
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (
+            ("evaluate", "{pair}/truth.tif", "--hsi", "{pair}/hsi.tif", "--msi", "{pair}/msi.tif"),
+            "does not say how it was made",
+        ),
         (("info", "nowhere.tif"), "'nowhere.tif' does not exist; check the path."),
         (("info", "{here}/empty"), "is a folder; give the raster file inside it."),
         (("info", "{here}/text.tif"), "cannot be opened as a raster"),
@@ -182,6 +210,8 @@ def test_a_broken_file_leaves_no_traceback_and_no_chatter(tmp_path: Path) -> Non
         ("info",),
         ("simulate", "x.tif", "-o", "y", "--ratio", "1", "--msi-sensor", "rgb"),
         ("evaluate", "a.tif", "b.tif"),
+        ("evaluate", "a.tif", "--hsi", "b.tif"),
+        ("evaluate", "a.tif", "b.tif", "--ratio", "2", "--msi", "c.tif"),
         ("info", "--unknown", "x.tif"),
     ],
 )

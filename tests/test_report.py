@@ -29,6 +29,7 @@ from csakd_geo.evaluate.consistency import measure_consistency
 from csakd_geo.evaluate.facts import product_facts
 from csakd_geo.evaluate.link import explained_bands, link_product
 from csakd_geo.io import open_source
+from csakd_geo.metrics import noreference, q2n
 from csakd_geo.pair import Block, Pair
 from csakd_geo.report import write_report
 from csakd_geo.report.content import gather
@@ -197,17 +198,39 @@ def values(path: Path) -> np.ndarray:
 
 
 def degraded(cube: np.ndarray, fwhm: float, dy: float, dx: float) -> np.ndarray:
-    """Weighted means of a cube with a Gaussian around each 4 x 4 block's displaced centre, inner cells."""
+    """Weighted means of a cube with a Gaussian around each 4 x 4 block's displaced centre; NaN at the border."""
     _, height, width = cube.shape
     out = np.full((len(cube), height // RATIO, width // RATIO), np.nan)
     sigma = fwhm / np.sqrt(8 * np.log(2))
     y, x = np.arange(height), np.arange(width)
-    for i in range(2, height // RATIO - 2):
+    for i in range(1, height // RATIO - 1):
         wy = np.exp(-((y - (i * RATIO + 1.5 + dy)) ** 2) / (2 * sigma**2))
-        for j in range(2, width // RATIO - 2):
+        for j in range(1, width // RATIO - 1):
             wx = np.exp(-((x - (j * RATIO + 1.5 + dx)) ** 2) / (2 * sigma**2))
             out[:, i, j] = np.einsum("y,x,byx->b", wy / wy.sum(), wx / wx.sum(), cube)
     return out
+
+
+def ground_uiqi(
+    ours: np.ndarray, msi: np.ndarray, pair_low: np.ndarray, msi_low: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """UIQI of every band at both resolutions, blocks of 8 x 8 cells without those that are NaN in the last."""
+    good = np.isfinite(msi_low[0])
+    found, cells = np.zeros((2, len(msi))), 0
+    for top, bottom in ((0, 8), (8, 16), (16, 24)):
+        for left, right in ((0, 8), (8, 16), (16, 20)):
+            inside = np.zeros_like(good)
+            inside[top:bottom, left:right] = True
+            inside &= good
+            pixels = np.kron(inside, np.ones((RATIO, RATIO))) > 0
+            for level, (a, b, mask) in enumerate(((ours, msi, pixels), (pair_low, msi_low, inside))):
+                for band in range(len(msi)):
+                    f, t = a[band, mask], b[band, mask]
+                    (vf, cov), (_, vt) = np.cov(f, t, bias=True)
+                    index = 4 * cov * f.mean() * t.mean() / (vf + vt) / (f.mean() ** 2 + t.mean() ** 2)
+                    found[level, band] += index * inside.sum()
+            cells += int(inside.sum())
+    return found[0] / cells, found[1] / cells
 
 
 @pytest.mark.parametrize("bands", [1, 7])
@@ -249,7 +272,9 @@ def test_consistency_is_what_a_plain_computation_gives(scene: dict[str, Any], tm
 
     cube, hsi, msi = (values(p) for p in (fused, pair.hsi, pair.msi))
     dy, dx = facts["psf_phase_msi_pixels"]
-    low = degraded(cube, facts["psf_fwhm_hsi_pixels"] * RATIO, dy, dx)[:, 2:-2, 2:-2]
+    psf = (facts["psf_fwhm_hsi_pixels"] * RATIO, dy, dx)
+    coarse = degraded(cube, *psf)
+    low = coarse[:, 2:-2, 2:-2]
     inner = hsi[:, 2:-2, 2:-2]
     expected = np.sqrt(np.square(low - inner).sum(0) / np.square(inner).sum(0))
     np.testing.assert_allclose(found.hsi_map[2:-2, 2:-2], expected, rtol=0.03, atol=1e-5)
@@ -267,6 +292,14 @@ def test_consistency_is_what_a_plain_computation_gives(scene: dict[str, Any], tm
         assert found.msi.cc[k] == pytest.approx(np.corrcoef(ours[k].ravel(), msi[k].ravel())[0, 1], abs=1e-5)
     total = np.sqrt(np.square(ours - msi).sum() / np.square(msi).sum())
     assert found.msi.overall == pytest.approx(total, rel=1e-3)
+    assert found.scores.d_lambda == pytest.approx(1 - q2n(coarse, hsi), rel=0.05)
+    assert found.scores.cells == found.hsi.count
+    pair_low = np.tensordot(link.response.operator, hsi, axes=1) + link.response.offset[:, None, None]
+    fine, rough = ground_uiqi(ours, msi, pair_low, degraded(msi, *psf))
+    np.testing.assert_allclose(found.scores.fine, fine, atol=1e-5)
+    np.testing.assert_allclose(found.scores.coarse, rough, atol=2e-4)
+    np.testing.assert_allclose(found.scores.d_s_bands, np.abs(fine - rough), atol=2e-4)
+    assert found.scores.hqnr == pytest.approx((1 - found.scores.d_lambda) * (1 - found.scores.d_s))
     # the response is the one that the fusion found
     np.testing.assert_allclose(link.response.gain, facts["msi_gain"], rtol=0.02)
 
@@ -277,10 +310,20 @@ def test_windows_and_band_groups_change_nothing(
     link = link_product(
         open_source(scene["fused"]), scene["hsi"], scene["msi"], product_facts(scene["fused"])
     )
+    for module in (consistency, noreference):
+        monkeypatch.setattr(module, "UIQI_BLOCK", 8)
     whole = measure_consistency(link, side=200)
-    monkeypatch.setattr(consistency, "_SIDE", 28)
+    monkeypatch.setattr(consistency, "_SIDE", 8 * RATIO)
     monkeypatch.setattr(consistency, "_BANDS", 5)
+    assert len(list(consistency._windows(link))) > 4
     parts = measure_consistency(link, side=200)
+    assert parts.scores.d_lambda == pytest.approx(whole.scores.d_lambda, rel=1e-4)
+    np.testing.assert_allclose(parts.scores.fine, whole.scores.fine, atol=1e-5)
+    np.testing.assert_allclose(parts.scores.coarse, whole.scores.coarse, atol=1e-5)
+    assert parts.scores.cells == whole.scores.cells
+    monkeypatch.setattr(consistency, "_SIDE", 1024)
+    monkeypatch.setattr(consistency, "_VALUES", 8 * 8 * BANDS)  # many bands make small windows too
+    assert len(list(consistency._windows(link))) > 4
     np.testing.assert_allclose(parts.hsi_map, whole.hsi_map, rtol=1e-4)
     np.testing.assert_allclose(parts.hsi.rmse, whole.hsi.rmse, rtol=1e-4)
     np.testing.assert_allclose(parts.msi_map, whole.msi_map, rtol=1e-3, atol=1e-6)
@@ -317,6 +360,11 @@ def test_the_page_tells_what_the_product_says(scene: dict[str, Any]) -> None:
     output = run("evaluate", scene["fused"], scene["truth"], "--ratio", RATIO, "--json")
     scores = json.loads(output[output.index("{") :])
     assert f"{scores['scores']['psnr']:.2f} dB" in text
+    output = run("evaluate", scene["fused"], "--hsi", scene["hsi"], "--msi", scene["msi"], "--json")
+    told = json.loads(output[output.index("{") :])["scores"]
+    assert f"<span>HQNR</span><b>{told['hqnr']:.4f}</b>" in text
+    assert f"Dλ\u00a0{told['d_lambda']:.4f}, Dₛ\u00a0{told['d_s']:.4f}" in text
+    assert f"<b>{100 * told['hsi_consistency']:.2f} %</b>" in text
     np.testing.assert_allclose(scene["data"]["series"]["psnr"], scores["per_band"]["psnr"], rtol=1e-5)
     assert scene["page"].stat().st_size < 10e6
     assert not re.search(r"(src|href)=[\"']?https?:", text)
@@ -329,7 +377,19 @@ def test_the_page_of_a_few_bands_in_zarr(scene: dict[str, Any], tmp_path: Path) 
     data = read_data(page)
     assert data["axis"]["band"] == [3, 8, 9, 10]
     assert [m["name"] for m in data["maps"]] == ["HSI consistency"]
-    assert "cannot be projected" in page.read_text("utf-8")
+    text = page.read_text("utf-8")
+    assert "cannot be projected" in text
+    assert "HQNR" not in text
+    arguments = ("evaluate", fused, "--hsi", scene["hsi"], "--msi", scene["msi"])
+    output = run(*arguments, "--json")
+    told = json.loads(output[output.index("{") :])
+    assert told["bands"] == [1, 2, 3, 4]
+    assert told["scores"]["hqnr"] is told["scores"]["msi_consistency"] is None
+    assert 0 < told["scores"]["d_lambda"] < 0.05
+    assert list(told["per_msi_band"]) == ["d_s"]
+    table = run(*arguments)
+    assert "HSI consistency" in table
+    assert "HQNR" not in table
 
 
 def test_what_cannot_be_reported_is_said(scene: dict[str, Any], tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ _COMMANDS = {
     "demo": _Command("demo", "demo", "Fuse the sample pair and show how well it went."),
     "sample": _Command("images", "sample", "Write the sample pair and its truth."),
     "simulate": _Command("images", "simulate", "Make a pair with known truth from one fine image."),
-    "evaluate": _Command("images", "evaluate", "Score a fused image against the truth."),
+    "evaluate": _Command("images", "evaluate", "Score a fused image against the truth or its inputs."),
     "report": _Command("report", "report", "Write one HTML page about a fused image."),
     "qgis": _Command("qgis", "qgis", "Put csakd-geo into the Processing toolbox of QGIS."),
     "doctor": _Command("doctor", "doctor", "Say what is installed, what is missing and what to do."),

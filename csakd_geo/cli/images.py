@@ -14,6 +14,7 @@ from csakd_geo.cli import console, warn
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from csakd_geo.evaluate import Evaluation, PairEvaluation
     from csakd_geo.simulate import SimulatedPaths
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -102,24 +103,43 @@ def simulate(
 
 @click.command()
 @click.argument("fused")
-@click.argument("truth")
+@click.argument("truth", required=False)
 @click.option(
-    "--ratio", type=click.IntRange(min=1), required=True, help="Ratio of the fusion; ERGAS depends on it."
+    "--ratio", type=click.IntRange(min=1), help="With TRUTH: ratio of the fusion; ERGAS depends on it."
 )
+@click.option("--hsi", metavar="FILE", help="Without TRUTH: hyperspectral image that FUSED was made of.")
+@click.option("--msi", metavar="FILE", help="Without TRUTH: multispectral image that FUSED was made of.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the scores of each band.")
-def evaluate(fused: str, truth: str, ratio: int, as_json: bool) -> None:
-    """Score the image FUSED against the image TRUTH where both have data."""
-    from csakd_geo.evaluate import evaluate as run
+def evaluate(
+    fused: str, truth: str | None, ratio: int | None, hsi: str | None, msi: str | None, as_json: bool
+) -> None:
+    """Score the image FUSED against the image TRUTH where both have data.
 
-    with console().status("Comparing"):
-        result = run(fused, truth, ratio=ratio)
+    Without a truth, --hsi and --msi give the scores that need none: HQNR with its spectral and spatial parts,
+    and how far FUSED, degraded and projected, agrees with the two images. FUSED must be what fuse wrote.
+    """
+    result: Evaluation | PairEvaluation
+    if truth is not None and ratio is not None and hsi is None and msi is None:
+        title, rows, result = _against_truth(fused, truth, ratio)
+    elif truth is None and ratio is None and hsi is not None and msi is not None:
+        title, rows, result = _against_inputs(fused, hsi, msi)
+    else:
+        raise click.UsageError("Give either TRUTH and --ratio, or --hsi and --msi.")
     for sentence in result.warnings:
         warn(sentence)
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=2, allow_nan=False))
-        return
+    else:
+        _print_table(title, rows)
+
+
+def _against_truth(fused: str, truth: str, ratio: int) -> tuple[str, list[tuple[str, ...]], Evaluation]:
+    from csakd_geo.evaluate import evaluate as run
+
+    with console().status("Comparing"):
+        result = run(fused, truth, ratio=ratio)
     scores = result.scores
-    rows = [
+    rows: list[tuple[str, ...]] = [
         ("PSNR", f"{scores.psnr:.3f} dB", "higher is better"),
         ("SAM", f"{scores.sam:.4f}°", "lower is better"),
         ("ERGAS", f"{scores.ergas:.4f}", "lower is better"),
@@ -129,7 +149,33 @@ def evaluate(fused: str, truth: str, ratio: int, as_json: bool) -> None:
         ("CC", f"{scores.cc:.4f}", "1 is best"),
         ("Compared", f"{scores.pixels:,} pixels", f"{len(result.bands)} bands"),
     ]
-    _print_table(f"{Path(fused).name} against {Path(truth).name}", rows)
+    return f"{Path(fused).name} against {Path(truth).name}", rows, result
+
+
+def _against_inputs(fused: str, hsi: str, msi: str) -> tuple[str, list[tuple[str, ...]], PairEvaluation]:
+    from csakd_geo.evaluate import evaluate_pair
+
+    with console().status("Comparing"):
+        result = evaluate_pair(fused, hsi, msi)
+    found = result.consistency
+    scores, projected = found.scores, found.msi
+    rows: list[tuple[str, ...]] = [("D_lambda", f"{scores.d_lambda:.4f}", "spectral distortion, 0 is best")]
+    if projected is not None:
+        rows = [
+            ("HQNR", f"{scores.hqnr:.4f}", "1 is best"),
+            *rows,
+            ("D_s", f"{scores.d_s:.4f}", "spatial distortion, 0 is best"),
+            *(
+                (f"  {name}", f"{value:.4f}", "")
+                for name, value in zip(result.link.msi_names, scores.d_s_bands, strict=True)
+            ),
+        ]
+    rows.append(("HSI consistency", f"{100 * found.hsi.overall:.3f} %", "degraded result less HSI"))
+    if projected is not None:
+        rows.append(("MSI consistency", f"{100 * projected.overall:.3f} %", "projected result less MSI"))
+    rows.append(("Spectral angle", f"{found.angle:.4f}°", "between degraded result and HSI"))
+    rows.append(("Compared", f"{found.hsi.count:,} HSI pixels", f"{len(result.link.bands)} bands"))
+    return f"{Path(fused).name} against {Path(hsi).name} and {Path(msi).name}", rows, result
 
 
 def _report(paths: SimulatedPaths) -> None:

@@ -43,7 +43,7 @@ class PairEvaluation:
         scores = found.scores.to_dict() | {
             "hsi_consistency": found.hsi.overall,
             "msi_consistency": float("nan") if found.msi is None else found.msi.overall,
-            "sam": found.angle,
+            "angle": found.angle,
         }
         return {
             "scores": {name: nullable(value) for name, value in scores.items()},

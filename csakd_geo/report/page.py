@@ -37,6 +37,7 @@ def draw_page(content: Content) -> str:
         warnings=_warnings(content),
         unsupported=_unsupported(content),
         msi_table=_msi_table(content),
+        no_reference=_no_reference(content),
         held_out=_held_out(content),
         found=_definitions(_found(content)),
         times=_definitions(_times(content)),
@@ -72,6 +73,9 @@ def _cards(content: Content) -> str:
         s = content.evaluation.scores
         cards.append(("PSNR", f"{s.psnr:.2f} dB", "against the truth"))
         cards.append(("Spectral angle", f"{s.sam:.3f}°", "against the truth"))
+    if math.isfinite(found.scores.hqnr):
+        parts = f"Dλ\u00a0{found.scores.d_lambda:.4f}, Dₛ\u00a0{found.scores.d_s:.4f}"
+        cards.append(("HQNR", f"{found.scores.hqnr:.4f}", parts))
     cards.append(("HSI consistency", f"{100 * found.hsi.overall:.2f} %", "degraded result less HSI"))
     if found.msi is not None:
         cards.append(("MSI consistency", f"{100 * found.msi.overall:.2f} %", "projected result less MSI"))
@@ -134,6 +138,8 @@ def _unsupported(content: Content) -> str:
 def _msi_table(content: Content) -> str:
     link, found = content.link, content.consistency.msi
     head = ["MSI band", "Centre", "Gain", "Offset", "Relative RMSE", "Bias", "Correlation"]
+    head += ["UIQI, fine", "UIQI, coarse", "Dₛ"]
+    scores = content.consistency.scores
     rows = []
     for k, band in enumerate(link.scene.msi_bands):
         nm = link.scene.msi.axis.wavelength[band]
@@ -145,8 +151,23 @@ def _msi_table(content: Content) -> str:
         ]
         if found is not None:
             row += [f"{100 * found.relative[k]:.2f} %", f"{found.bias[k]:+.2g}", f"{found.cc[k]:.4f}"]
+            row += [f"{v[k]:.4f}" for v in (scores.fine, scores.coarse, scores.d_s_bands)]
         rows.append(row)
     return _table(head[: len(rows[0])], rows)
+
+
+def _no_reference(content: Content) -> str:
+    """HQNR and where it comes from, in words."""
+    scores = content.consistency.scores
+    if not math.isfinite(scores.hqnr):
+        return ""
+    return (
+        f"HQNR {scores.hqnr:.4f} = (1 − Dλ)(1 − Dₛ), 1 at best. Dλ {scores.d_lambda:.4f} is 1 less the Q2n index of "
+        f"the degraded result against the HSI. Dₛ {scores.d_s:.4f} is the mean over MSI bands of how far UIQI of the "
+        "projected result against the MSI (fine) lies from that of the projected HSI against the degraded MSI "
+        "(coarse). It needs no truth, and it does not replace one: it tells whether the result agrees with its two "
+        "inputs."
+    )
 
 
 def _held_out(content: Content) -> str:
