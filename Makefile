@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?= -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint docs format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt -e ".[cluster,gis,lint,onnx,openvino,test,train]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[cluster,docs,gis,lint,onnx,openvino,test,train]"
 	touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed ## fuse the sample pair into demo/
@@ -34,10 +34,14 @@ lint: $(VENV)/.installed-dev ## ruff, the formatter's check and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-dev ## build the documentation into build/docs; warnings are errors
+	rm -rf docs/generated
+	$(BIN)/sphinx-build -b html -W --keep-going -q docs build/docs
+
 format: $(VENV)/.installed-dev ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## remove .venv, demo/, builds and caches
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .coverage
+	rm -rf $(VENV) demo build dist docs/generated *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
