@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from csakd_geo.budget import workers
 from csakd_geo.draft import Draft
-from csakd_geo.engine.graph import output_axis, writing_tasks
+from csakd_geo.engine.graph import STAGES, Written, output_axis, writing_tasks
 from csakd_geo.engine.kernel import output_window
 from csakd_geo.engine.run import Crew, run_tasks
 from csakd_geo.engine.store import Store
@@ -41,10 +42,13 @@ class Product:
         Values that the encoding had to clip.
     seconds : dict of str to float
         Wall time of ``fuse`` (reading, computing, staging) and ``write`` (the product itself).
+    stages : dict of str to dict
+        What ``fuse`` consists of, see :func:`total_stages`.
     """
 
     clipped: int
     seconds: dict[str, float]
+    stages: dict[str, dict[str, float]]
 
 
 def write_job(job: Job, target: Path, store: Store, *, report: Report, resume: bool = False) -> Product:
@@ -86,8 +90,9 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report, resume: b
     areas = {(area.row, area.col) for area in job.plan.supertiles()}
     done = {place: clipped for place, clipped in store.done().items() if place in areas}
     try:
-        clipped = sum(done.values()) + _compute(job, store, encoding, done, report)
-        computed = time.perf_counter()
+        written = _compute(job, store, encoding, done, report)
+        clipped = sum(done.values()) + sum(part.clipped for part in written)
+        stages, computed = total_stages(written), time.perf_counter()
         grid = scene.grid
         spec = RasterSpec(
             height=grid.height,
@@ -97,7 +102,7 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report, resume: b
             axis=output_axis(scene, bands),
             encoding=encoding,
             units=scene.hsi.units,
-            tags=provenance_tags(job, clipped, computed - begun),
+            tags=provenance_tags(job, clipped, computed - begun, stages),
         )
         form.write(
             target,
@@ -114,13 +119,14 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report, resume: b
             store.remove()
         raise
     store.remove()
-    return Product(clipped, {"fuse": computed - begun, "write": time.perf_counter() - computed})
+    seconds = {"fuse": computed - begun, "write": time.perf_counter() - computed}
+    return Product(clipped, seconds, stages)
 
 
 def _compute(
     job: Job, store: Store, encoding: Encoding, done: Collection[tuple[int, int]], report: Report
-) -> int:
-    """Compute the super-tiles that are not done; returns how many of their values were clipped."""
+) -> list[Written]:
+    """Compute the super-tiles that are not done."""
     method, options = job.choice.method, job.draft.options
     total = len(list(job.plan.supertiles()))
     tasks = writing_tasks(
@@ -146,7 +152,26 @@ def _compute(
             f"{len(failures)} of {total} parts of the scene could not be read, the rest is done: {failures[0]} "
             "(--unreadable nodata leaves such parts empty.)"
         )
-    return sum(found.clipped for found in written)
+    return written
+
+
+def total_stages(written: Sequence[Written]) -> dict[str, dict[str, float]]:
+    """Reading, computing and staging over the super-tiles of this run.
+
+    Returns
+    -------
+    dict of str to dict
+        ``seconds`` per stage, added up over what ran side by side, and ``mb_per_second`` of what passed
+        through it in memory. Empty where nothing was left to compute.
+    """
+    parts = [part.stages for part in written if part.stages]
+    if not parts:
+        return {}
+    totals = {name: np.sum([part[name] for part in parts], axis=0).tolist() for name in STAGES}
+    return {
+        name: {"seconds": round(seconds, 3), "mb_per_second": round(megabytes / max(seconds, 1e-9), 1)}
+        for name, (seconds, megabytes) in totals.items()
+    }
 
 
 def is_finished(target: Path, draft: Draft) -> bool:
@@ -239,8 +264,13 @@ def _finishing(report: Report, form: Format) -> Callable[[str, float], None]:
     return progress
 
 
-def provenance_tags(job: Job, clipped: int, seconds: float) -> dict[str, str]:
-    """Tags of the output file: one readable value per fact, nested ones as JSON; `seconds` of computing."""
+def provenance_tags(
+    job: Job, clipped: int, seconds: float, stages: dict[str, dict[str, float]]
+) -> dict[str, str]:
+    """Tags of the output file: one readable value per fact, nested ones as JSON.
+
+    `seconds` and `stages` are those of fusing; a file cannot hold how long its own writing took.
+    """
     return tags_of(
         {
             _REQUEST: key_of_request(job.draft),
@@ -248,5 +278,6 @@ def provenance_tags(job: Job, clipped: int, seconds: float) -> dict[str, str]:
             "clipped_values": clipped,
             "warnings": list(job.warnings),
             "fuse_seconds": round(seconds, 1),
+            "fuse_stages": stages,
         }
     )

@@ -52,6 +52,7 @@ _FACTS = (
     "clipped_values",
     "fit_seconds",
     "fuse_seconds",
+    "fuse_stages",
     "options",
     "warnings",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import threading
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
 from csakd_geo.draft import draft_job
-from csakd_geo.engine.graph import Written, all_bands, lazy_cube, output_axis, writing_tasks
+from csakd_geo.engine.graph import all_bands, lazy_cube, output_axis, writing_tasks
 from csakd_geo.engine.halo import Halos, find_halo, measure_halo
 from csakd_geo.engine.kernel import fuse_supertile, output_window
 from csakd_geo.engine.run import Crew, run_tasks
@@ -645,7 +646,8 @@ def test_writing_tasks_are_two_per_supertile_at_most(pair: made.Pair, tmp_path: 
     keys = {key for task in tasks for key in dict(task.__dask_graph__())}
     assert len(keys) <= 2 * len(tasks) + 2
     shares: list[float] = []
-    assert run_tasks(tasks, shares.append, Crew(2)) == [Written()] * 16
+    written = run_tasks(tasks, shares.append, Crew(2))
+    assert [(part.clipped, part.failure) for part in written] == [(0, None)] * 16
     assert (shares[0], shares[-1]) == (0, 1)
     assert shares == sorted(shares)
     assert len(store.done()) == 16
@@ -663,6 +665,13 @@ def test_file_and_lazy_cube_are_one(pair: made.Pair, tmp_path: Path) -> None:
     product = write_job(job, target, store, report=silent)
     assert product.clipped == 0
     assert set(product.seconds) == {"fuse", "write"}
+    with rasterio.open(target) as src:
+        stages = json.loads(src.tags()["CSAKD_GEO_FUSE_STAGES"])
+        raw = src.count * src.height * src.width * 2 / 1e6
+    assert stages == product.stages
+    assert sum(stage["seconds"] for stage in stages.values()) <= 2 * product.seconds["fuse"]  # two threads
+    staged = stages["stage"]
+    assert staged["mb_per_second"] * staged["seconds"] == pytest.approx(raw, rel=0.1)  # seconds are rounded
     with rasterio.open(target) as src:
         scale, found = src.scales[0], src.read()
     assert found.dtype == np.int16

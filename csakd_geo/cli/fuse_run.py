@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from csakd_geo.job import Job
     from csakd_geo.product import Product
 
+_DOING = {"read": "reading", "compute": "computing", "stage": "staging super-tiles"}
 _CLIPPED = 1e-3  # share of clipped values that is worth a warning
 
 
@@ -85,12 +86,24 @@ def run_fusion(
 
 
 def _timings(job: Job, product: Product) -> str:
-    """Seconds per stage, output per second, and which stage took longest."""
-    seconds = {"fit": job.notes["fit_seconds"], **product.seconds}
+    """Seconds and MB/s per stage, and which one bound the run.
+
+    The stages of fusing ran side by side: each gets its share of the wall time.
+    """
+    fit, fuse, write = job.notes["fit_seconds"], product.seconds["fuse"], product.seconds["write"]
+    whole = sum(stage["seconds"] for stage in product.stages.values()) or 1.0
+    shares = {name: fuse * stage["seconds"] / whole for name, stage in product.stages.items()}
+    parts = [
+        f"{name} {shares[name]:.1f} s, {stage['mb_per_second']:.0f} MB/s"
+        for name, stage in product.stages.items()
+    ]
     size = job.draft.budget.output / 1e6
-    words = [f"Fit {seconds['fit']:.1f} s"]
-    words += [f"{k} {v:.1f} s ({size / max(v, 1e-3):.0f} MB/s)" for k, v in product.seconds.items()]
-    return f"{', '.join(words)}; most of the time went into {max(seconds, key=lambda k: seconds[k])}."
+    words = f"Fit {fit:.1f} s, fuse {fuse:.1f} s"
+    words += f" ({'; '.join(parts)})" if parts else ""
+    words += f", write {write:.1f} s ({size / max(write, 1e-3):.0f} MB/s)"
+    spent = {"fitting": fit, "writing the product": write}
+    spent |= {_DOING[name]: seconds for name, seconds in shares.items()}
+    return f"{words}; {max(spent, key=lambda name: spent[name])} bound the run."
 
 
 def _left(store: Store) -> str:

@@ -5,8 +5,9 @@ Two tasks of ours per super-tile at most; scene, method and fit are shared nodes
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from typing import Any
 
 import dask.array as da
@@ -33,6 +34,7 @@ def all_bands(
     area: Window,
     bands: tuple[int, ...],
     encoding: Encoding | None = None,
+    seen: Callable[[int], None] | None = None,
 ) -> tuple[NDArray[Any], int]:
     """One super-tile with the bands asked for, ``(band, y, x)``; those that are not good hold no data.
 
@@ -46,7 +48,7 @@ def all_bands(
     rows = [scene.hsi_bands.index(band) for band, is_good in zip(bands, good, strict=True) if is_good]
     places = np.flatnonzero(good)
     coded = None if encoding is None else encoding.take([int(k) for k in places])
-    fused, clipped = fuse_supertile(scene, method, fitted, plan, area, rows=rows, encoding=coded)
+    fused, clipped = fuse_supertile(scene, method, fitted, plan, area, rows=rows, encoding=coded, seen=seen)
     if len(rows) == len(bands):
         return fused, clipped
     missing = np.nan if encoding is None else encoding.nodata
@@ -55,12 +57,27 @@ def all_bands(
     return out, clipped
 
 
+#: What a super-tile goes through in a run.
+STAGES = ("read", "compute", "stage")
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of one super-tile: how many values were clipped, or why its input could not be read."""
+    """What became of one super-tile.
+
+    Parameters
+    ----------
+    clipped : int
+        Values that the encoding had to clip.
+    failure : str or None
+        Why its input could not be read.
+    stages : dict of str to (float, float)
+        Seconds of each of :data:`STAGES`, and the megabytes that passed through it, in memory.
+    """
 
     clipped: int = 0
     failure: str | None = None
+    stages: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def writing_tasks(
@@ -103,9 +120,13 @@ def _write(
     store: Store,
     unreadable: str,
 ) -> Written:
-    failure = None
+    failure, read = None, [(time.perf_counter(), 0)]
+
+    def seen(nbytes: int) -> None:
+        read.append((time.perf_counter(), nbytes))
+
     try:
-        encoded, clipped = all_bands(*shared, area, bands, encoding)
+        encoded, clipped = all_bands(*shared, area, bands, encoding, seen)
     except InputError as error:
         failure = str(error)
         if unreadable == "fail":
@@ -113,8 +134,13 @@ def _write(
         window = output_window(shared[0], area)
         shape = len(bands), window.height, window.width
         encoded, clipped = np.full(shape, encoding.nodata, encoding.dtype), 0
+    fused = time.perf_counter()
     store.put(area, encoded, clipped)
-    return Written(clipped, failure)
+    staged = time.perf_counter()
+    (begun, _), (there, nbytes) = read[0], read[-1]
+    seconds = there - begun, fused - there, staged - fused
+    sizes = nbytes / 1e6, encoded.nbytes / 1e6, encoded.nbytes / 1e6
+    return Written(clipped, failure, dict(zip(STAGES, zip(seconds, sizes, strict=True), strict=True)))
 
 
 def _fuse_shared(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ def fuse_supertile(
     *,
     rows: Sequence[int] | None = None,
     encoding: Encoding | None = None,
+    seen: Callable[[int], None] | None = None,
 ) -> tuple[NDArray[Any], int]:
     """Fuse one super-tile.
 
@@ -47,6 +48,8 @@ def fuse_supertile(
         Which of the good bands are wanted; all by default.
     encoding : Encoding, optional
         How values of these are stored; none leaves them physical, float32 with NaN where masked.
+    seen : callable, optional
+        Called with the bytes of both images once these are read.
 
     Returns
     -------
@@ -57,6 +60,8 @@ def fuse_supertile(
     tiles = list(plan.tiles(area))
     around = plan.seen(tiles)
     block, valid = scene.block(around)
+    if seen is not None:
+        seen(block.hsi.nbytes + block.msi.nbytes)
     fine = area.scaled(plan.ratio)
     valid = valid[fine.slices(around.scaled(plan.ratio))]
     rows = range(len(scene.hsi_bands)) if rows is None else rows
