@@ -10,9 +10,12 @@ import pytest
 import rioxarray  # noqa: F401
 import xarray as xr
 from affine import Affine
+from click.testing import CliRunner
 
+import tests.made as made
+from csakd_geo.cli import main
 from csakd_geo.errors import GridError, InputError, SpectralError
-from csakd_geo.evaluate import Evaluation, evaluate
+from csakd_geo.evaluate import Evaluation, evaluate, evaluate_pair
 from csakd_geo.evaluate import truth as module
 from csakd_geo.io import open_source
 from csakd_geo.io.cog import RasterSpec, write_cog
@@ -247,3 +250,26 @@ def test_nothing_to_compare_is_refused(truth: np.ndarray) -> None:
         run(image(left), image(right))
     with pytest.raises(InputError, match="ratio is 0"):
         run(image(truth), image(truth), ratio=0)
+
+
+def test_a_product_narrower_than_a_footprint_has_no_scores_without_truth(tmp_path: Path) -> None:
+    """A strip of two HSI pixels, each of whose footprints reaches out of it."""
+    pair = made.make_pair(tmp_path, height=64, width=64)
+    left, right, top = made.LEFT + 240, made.LEFT + 320, made.TOP
+    corners = [[left, top], [right, top], [right, top - 640], [left, top - 640], [left, top]]
+    strip = {
+        "type": "FeatureCollection",
+        "crs": {"type": "name", "properties": {"name": made.CRS}},
+        "features": [
+            {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [corners]}}
+        ],
+    }
+    (tmp_path / "strip.geojson").write_text(json.dumps(strip), "utf-8")
+    fused = tmp_path / "fused.tif"
+    options = ["-o", fused, "--method", "regression", "--aoi", tmp_path / "strip.geojson", "--shift", "none"]
+    done = CliRunner().invoke(main, ["fuse", *map(str, (pair.hsi, pair.msi, *options))])
+    assert done.exit_code == 0, done.output
+    with pytest.raises(
+        InputError, match=r"No HSI pixel has its whole footprint on valid pixels of 'fused\.tif'"
+    ):
+        evaluate_pair(fused, pair.hsi, pair.msi)
