@@ -10,12 +10,13 @@ from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree
 
+import click
 import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
 
-from csakd_geo.cli import _COMMANDS
+from csakd_geo.cli import _COMMANDS, main
 from csakd_geo.models import VARIANTS, DualTwoStream, NetworkConfig, count_parameters
 from csakd_geo.models.complexity import complexity
 from csakd_geo.models.reach import structural_reach
@@ -76,6 +77,44 @@ def test_commands_in_the_documents_exist() -> None:
             named |= {(document.name, word) for word in re.findall(r"\bcsakd-geo +([a-z][\w-]*)", code)}
     assert {("README.md", "fuse"), ("README.md", "info")} <= named
     assert not {entry for entry in named if entry[1] not in _COMMANDS}
+
+
+def command_of(words: list[str]) -> click.Command:
+    """The command that words such as ``model export`` lead to."""
+    command: click.Command = main
+    for word in words:
+        if not isinstance(command, click.Group):
+            break
+        found = command.get_command(click.Context(command), word)
+        if found is None:
+            break
+        command = found
+    return command
+
+
+def test_options_in_the_documents_exist() -> None:
+    """Of every command that a document writes out, whole lines and spans alike."""
+    seen = 0
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8").replace("\\\n", " ")
+        blocks = re.findall(
+            r"```(?:sh|bash|console)?\n(.*?)```|((?:^    .+\n)+)", text, re.DOTALL | re.MULTILINE
+        )
+        lines = [line for pair in blocks for block in pair for line in block.splitlines()]
+        for line in [*lines, *re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))]:
+            call = re.search(r"\bcsakd-geo +(.*?)(?: #|$)", " ".join(line.split()))
+            if call is None:
+                continue
+            words = call[1].split()
+            known = {
+                name for option in command_of(words).params for name in (*option.opts, *option.secondary_opts)
+            }
+            for word in words:
+                if re.match(r"\[?--?[a-zA-Z]", word):
+                    seen += 1
+                    option = word.strip("[]").partition("=")[0]
+                    assert option in {*known, "--help", "-h"}, f"{document.name}: {line.strip()}"
+    assert seen > 40
 
 
 def test_the_script_draws_the_committed_figure(tmp_path: Path, repo: Path) -> None:
