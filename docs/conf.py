@@ -26,6 +26,7 @@ smartquotes = False  # --option is no dash
 default_role = "py:obj"  # `csakd_geo.fuse` in a docstring is a link, and `x` is code
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # numpydoc's sections say them
+autodoc_default_options = {"exclude-members": "model_config", "no-value": True}
 autosummary_ignore_module_all = False
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
