@@ -2,7 +2,8 @@
 
 qgis_session.py draw IMAGE PNG                  renders the image in the style that QGIS finds
 qgis_session.py cancel PLUGINS HSI MSI OUTPUT   starts csakd:fuse and cancels it while it fits
-qgis_session.py load PLUGINS HSI MSI OUTPUT     runs csakd:fuse and loads its result as the toolbox does
+qgis_session.py load PLUGINS ALGORITHM HSI MSI OUTPUT [NAME=VALUE ...]
+                                                runs it and loads its result as the toolbox does
 Prints one JSON object.
 """
 
@@ -12,6 +13,7 @@ import json
 import signal
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 from qgis.core import (
@@ -93,14 +95,13 @@ def cancel(plugins: str, hsi: str, msi: str, output: str) -> dict[str, object]:
     }
 
 
-def load(plugins: str, hsi: str, msi: str, output: str) -> dict[str, object]:
+def load(plugins: str, algorithm: str, hsi: str, msi: str, output: str, *more: str) -> dict[str, object]:
     sys.path.insert(0, plugins)
-    from csakd.fuse import Fuse
-
+    run = getattr(import_module(f"csakd.{algorithm}"), algorithm.capitalize())().create().run
     feedback, context = QgsProcessingFeedback(False), QgsProcessingContext()
     target = QgsProcessingOutputLayerDefinition(output, QgsProject.instance())
-    values = {"HSI": QgsRasterLayer(hsi, "a layer"), "MSI": msi, "METHOD": "bicubic", "OUTPUT": target}
-    _, done = Fuse().create().run(values, context, feedback)
+    values = {"HSI": QgsRasterLayer(hsi, "a layer"), "MSI": msi, "OUTPUT": target}
+    _, done = run({**values, **dict(pair.split("=") for pair in more)}, context, feedback)
     assert done, feedback.textLog()
     layer = QgsProcessingUtils.mapLayerFromString(output, context)
     plain = layer.renderer().usesBands()

@@ -18,12 +18,14 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from click.testing import CliRunner
 from matplotlib.image import imread
 from shapely.geometry import box
 
 from csakd_geo import __version__
 from csakd_geo.cli import main
+from csakd_geo.cli.align import align
 from csakd_geo.cli.fuse import fuse
 from csakd_geo.methods import method_table
 from csakd_geo.simulate import SimulatedPaths
@@ -134,7 +136,7 @@ def same_image(a: Path, b: Path) -> None:
 def test_the_toolbox_lists_the_algorithms(qgis: Qgis) -> None:
     listed = json.loads(qgis.process("--json", "list").stdout)["providers"]["csakd"]
     assert listed["name"] == "CSAKD fusion"
-    assert set(listed["algorithms"]) == {"csakd:fuse", "csakd:info", "csakd:evaluate"}
+    assert set(listed["algorithms"]) == {"csakd:fuse", "csakd:align", "csakd:info", "csakd:evaluate"}
 
 
 @pytest.mark.slow
@@ -202,9 +204,59 @@ def test_the_toolbox_loads_the_result_in_its_style(
     qgis: Qgis, sample: SimulatedPaths, tmp_path: Path
 ) -> None:
     plugins = qgis.profile / "python" / "plugins"
-    bands = qgis.session("load", plugins, sample.hsi, sample.msi, tmp_path / "fused.tif")
-    assert bands["plain"] == [1, 2, 3]  # Processing alone leaves out the style beside the file
-    assert bands["styled"] == [26, 16, 9]
+    for algorithm, values in (("fuse", ["METHOD=bicubic"]), ("align", ["SHIFT=none"])):
+        output = tmp_path / f"{algorithm}.tif"
+        bands = qgis.session("load", plugins, algorithm, sample.hsi, sample.msi, output, *values)
+        assert bands["plain"] == [1, 2, 3]  # Processing alone leaves out the style beside the file
+        assert bands["styled"] == [26, 16, 9]
+
+
+@pytest.fixture(scope="module")
+def shifted(sample: SimulatedPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample's HSI where it says to lie 30 m too far west and 50 m too far north."""
+    path = Path(shutil.copy(sample.hsi, tmp_path_factory.mktemp("shifted") / "hsi.tif"))
+    with rasterio.open(path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as image:
+        image.transform = Affine.translation(-30, 50) @ image.transform
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("warp", [False, True])
+def test_align_gives_what_the_command_line_gives(
+    qgis: Qgis, sample: SimulatedPaths, shifted: Path, tmp_path: Path, warp: bool
+) -> None:
+    output, other = tmp_path / "qgis.tif", tmp_path / "cli.tif"
+    found = qgis.results("csakd:align", HSI=shifted, MSI=sample.msi, WARP=warp, OUTPUT=output)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["qgis.qml", "qgis.tif"]
+    qgis.command("align", shifted, sample.msi, "-o", other, *(["--warp"] if warp else []))
+    same_image(output, other)
+    with rasterio.open(sample.hsi) as true, rasterio.open(output) as image:
+        told = json.loads(image.tags()["CSAKD_GEO_ALIGNED"])
+        assert told["warped"] is warp
+        if not warp:
+            np.testing.assert_array_equal(image.read(), true.read())
+        off = np.subtract(image.transform[2:6:3], true.transform[2:6:3])
+    assert found == {"OUTPUT": str(output), "SHIFT_X": told["shift"][0], "SHIFT_Y": told["shift"][1]}
+    assert (found["SHIFT_X"], found["SHIFT_Y"]) == pytest.approx((30, -50), abs=4)  # 0.05 HSI pixels
+    assert np.abs(off).max() < (1e-6 if warp else 4)
+
+
+@pytest.mark.slow
+def test_parameters_of_align_arrive(qgis: Qgis, sample: SimulatedPaths, tmp_path: Path) -> None:
+    found = qgis.results(
+        "csakd:align", HSI=sample.hsi, MSI=sample.msi, SHIFT="-20,7.5", OUTPUT=tmp_path / "aligned.tif"
+    )
+    assert (found["SHIFT_X"], found["SHIFT_Y"]) == (-20, 7.5)
+    for values, sentence in (
+        ({"RATIO": 3, "SHIFT": "none"}, "ratio"),
+        ({"WAVELENGTHS": sample.msi}, "the band list given has 4 bands"),
+    ):
+        output = tmp_path / "refused.tif"
+        done = qgis.process("run", "csakd:align", HSI=sample.hsi, MSI=sample.msi, OUTPUT=output, **values)
+        assert done.returncode == 1
+        assert sentence in done.stderr.lower()
+        assert "Traceback" not in done.stderr + done.stdout
+        assert not output.exists()
 
 
 @pytest.mark.slow
@@ -363,15 +415,20 @@ def test_a_profile_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> Non
     assert words.startswith("Error: The plugin cannot be written to")
 
 
-def test_the_dialog_offers_options_that_fuse_has() -> None:
-    known = {option: p for p in fuse.params for option in p.opts}
-    options = load("options").OPTIONS
+@pytest.mark.parametrize("command", [fuse, align], ids=["fuse", "align"])
+def test_the_dialog_offers_options_that_the_command_has(command: click.Command) -> None:
+    known = {option: p for p in command.params for option in p.opts}
+    options = getattr(load("options"), str(command.name).upper())
+    assert options
     for option in options:
         parameter = known[option.flag]
         choices = tuple(parameter.type.choices) if isinstance(parameter.type, click.Choice) else ()
         assert option.choices == choices, option.name
         assert (option.kind == "switch") is getattr(parameter, "is_flag", False)
-    by_name = {option.name: option for option in options}
+
+
+def test_what_a_value_is_on_the_command_line() -> None:
+    by_name = {option.name: option for option in load("options").FUSE}
     assert by_name["SEED"].arguments(0) == ["--seed=0"]
     assert by_name["ADAPT_MINUTES"].arguments(0.5) == ["--adapt-minutes=0.5"]
     assert by_name["SHIFT"].arguments("-3,4") == ["--shift=-3,4"]

@@ -16,10 +16,10 @@ from qgis.core import (
 )
 
 from .algorithm import Algorithm
-from .options import OPTIONS
+from .options import FUSE
 from .parameters import ImageParameter, image_path, make_parameter, option_value, save_area
 from .process import run_cli
-from .style import Styler, write_style
+from .style import show_styled
 
 
 class Fuse(Algorithm):
@@ -76,7 +76,7 @@ class Fuse(Algorithm):
         )
         model_file.setFlags(model_file.flags() | QgsProcessingParameterDefinition.FlagAdvanced)
         self.addParameter(model_file)
-        for option in OPTIONS:
+        for option in FUSE:
             self.addParameter(make_parameter(option))
         self.addParameter(QgsProcessingParameterRasterDestination("OUTPUT", "Fused image"))
 
@@ -95,14 +95,9 @@ class Fuse(Algorithm):
         for name, value in (("method", method), ("model", model), ("aoi", area)):
             if value:
                 arguments.append(f"--{name}={value}")
-        for option in OPTIONS:
+        for option in FUSE:
             arguments += option.arguments(option_value(self, option, parameters, context))
         if run_cli([*arguments, "--", hsi, msi], feedback).cancelled:
             return {}
-        try:
-            style, picked = write_style(output)
-            Styler.attach(output, context)
-            feedback.pushInfo(f"Shown as {picked.label} (style '{style}').")
-        except (ValueError, RuntimeError, OSError) as error:
-            feedback.pushWarning(f"The fused image is written, but no style for it: {error}.")
+        show_styled(output, context, feedback)
         return {"OUTPUT": output}

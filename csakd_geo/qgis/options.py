@@ -1,4 +1,4 @@
-"""The advanced options of ``csakd-geo fuse`` that the dialog offers; one that is left empty is not passed."""
+"""Options of ``csakd-geo fuse`` and ``align`` that the dialogs offer; one that is left empty is not passed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class Option(NamedTuple):
     kind: str
     choices: tuple[str, ...] = ()
     minimum: float = 0
+    advanced: bool = True
 
     @property
     def flag(self) -> str:
@@ -29,11 +30,22 @@ class Option(NamedTuple):
         return [] if value in (None, "") else [f"{self.flag}={value}"]
 
 
-OPTIONS = (
-    Option("RATIO", "Ratio of HSI pixel to MSI pixel (by default from the files)", INTEGER, minimum=1),
+_RATIO = Option("RATIO", "Ratio of HSI pixel to MSI pixel (by default from the files)", INTEGER, minimum=1)
+_WAVELENGTHS = Option("WAVELENGTHS", "Wavelengths of the HSI's bands (CSV or ENVI header)", FILE)
+_SHIFT = Option("SHIFT", "Shift: auto, none, or DX,DY added to the HSI in units of the MSI's CRS", TEXT)
+#: Of ``csakd-geo align``.
+ALIGN = (
+    Option("WARP", "Resample onto cells of whole MSI pixels, in the MSI's CRS", SWITCH, advanced=False),
+    _SHIFT,
+    _RATIO,
+    _WAVELENGTHS,
+)
+#: Of ``csakd-geo fuse``.
+FUSE = (
+    _RATIO,
     Option("BANDS", "HSI bands to write, such as 1-50,450-680nm", TEXT),
-    Option("WAVELENGTHS", "Wavelengths of the HSI's bands (CSV or ENVI header)", FILE),
-    Option("SHIFT", "Shift: auto, none, or DX,DY added to the HSI in units of the MSI's CRS", TEXT),
+    _WAVELENGTHS,
+    _SHIFT,
     Option("DTYPE", "Stored type (int16 by default)", CHOICE, ("int16", "float32")),
     Option("ADAPT_MINUTES", "Minutes of training on the pair; 0 never trains", NUMBER),
     Option("DEVICE", "Device: auto, cpu, cuda or cuda:N", TEXT),

@@ -75,7 +75,7 @@ def save_area(
 
 
 def make_parameter(option: Option) -> QgsProcessingParameterDefinition:
-    """The parameter of one advanced option."""
+    """The parameter of one option."""
     name, label = option.name, option.label
     if option.kind == SWITCH:
         made = QgsProcessingParameterBoolean(name, label, defaultValue=False)
@@ -91,14 +91,15 @@ def make_parameter(option: Option) -> QgsProcessingParameterDefinition:
         made = kinds(name, label, type=kind, optional=True, minValue=option.minimum)
     else:
         made = QgsProcessingParameterString(name, label, optional=True)
-    made.setFlags(made.flags() | QgsProcessingParameterDefinition.FlagAdvanced)
+    if option.advanced:
+        made.setFlags(made.flags() | QgsProcessingParameterDefinition.FlagAdvanced)
     return made
 
 
 def option_value(
     algorithm: QgsProcessingAlgorithm, option: Option, values: dict[str, Any], context: QgsProcessingContext
 ) -> Any:
-    """The value of one advanced option, None where nothing was given."""
+    """The value of one option, None where nothing was given."""
     if option.kind == SWITCH:
         return algorithm.parameterAsBool(values, option.name, context)
     if values.get(option.name) in (None, "", NULL):

@@ -78,7 +78,7 @@ def _follow(child: subprocess.Popen[str], feedback: QgsProcessingFeedback) -> Fi
                 log.take(line)
             if feedback.isCanceled() and not cancelled:
                 cancelled = True
-                feedback.pushInfo("Stopping; what is finished so far is kept for Resume.")
+                feedback.pushInfo("Stopping.")
                 threading.Thread(target=_stop, args=(child,), daemon=True).start()
         code = child.wait()
     finally:

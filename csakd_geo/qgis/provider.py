@@ -6,6 +6,7 @@ from qgis.core import QgsApplication, QgsProcessingProvider
 from qgis.PyQt.QtGui import QIcon
 
 from .algorithm import icon
+from .align import Align
 from .fuse import Fuse
 from .look import Evaluate, Info
 
@@ -27,7 +28,7 @@ class Provider(QgsProcessingProvider):
 
     def loadAlgorithms(self) -> None:
         """Add the algorithms."""
-        for algorithm in (Fuse, Info, Evaluate):
+        for algorithm in (Fuse, Align, Info, Evaluate):
             self.addAlgorithm(algorithm())
 
     def supportedOutputRasterLayerExtensions(self) -> list[str]:

@@ -105,6 +105,16 @@ def write_style(path: str) -> tuple[str, Composite]:
     return target, picked
 
 
+def show_styled(output: str, context: QgsProcessingContext, feedback: QgsProcessingFeedback) -> None:
+    """Write the style of an image that was made, and have it loaded in that; without one it is loaded all the same."""
+    try:
+        style, picked = write_style(output)
+        Styler.attach(output, context)
+        feedback.pushInfo(f"Shown as {picked.label} (style '{style}').")
+    except (ValueError, RuntimeError, OSError) as error:
+        feedback.pushWarning(f"The image is written, but no style for it: {error}.")
+
+
 class Styler(QgsProcessingLayerPostProcessorInterface):
     """Gives a layer that Processing loads the style beside its file, which QGIS leaves out there."""
 
