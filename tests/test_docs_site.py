@@ -242,3 +242,36 @@ def test_emit_fits_landsat_up_to_the_latitude_told(repo: Path) -> None:
         assert lay_grid(*pair(latitude)).ratio == 2
     with pytest.raises(GridError, match="does not fit"):
         lay_grid(*pair(float(told) + 0.2))
+
+
+def test_figures_in_the_prose_are_the_codes(repo: Path) -> None:
+    from csakd_geo.align import _MAX_REACH
+    from csakd_geo.choose import MIN_COMPARED
+    from csakd_geo.grid import _RATIO_ERROR
+    from csakd_geo.job import _MIN_EXPLAINED
+    from csakd_geo.methods.subspace import COMPONENTS
+    from csakd_geo.options import FuseOptions
+    from csakd_geo.psf import _FWHM_RANGE
+    from csakd_geo.report.content import SUPPORTED
+
+    pages = {path.stem: " ".join(path.read_text("utf-8").split()) for path in (repo / "docs").glob("*.md")}
+    for name, words in (
+        ("physics", f"here $K = {COMPONENTS}$"),
+        ("physics", f"$9 \\times {COMPONENTS} = {9 * COMPONENTS}$"),
+        ("physics", f"EnMAP with ten Sentinel-2 bands: {9 * 224} unknown, {224 + 9 * 10} known"),
+        ("physics", f"less than {SUPPORTED:.0%}".replace("%", " %")),
+        ("limits", f"under {MIN_COMPARED} x {MIN_COMPARED} HSI pixels"),
+        ("limits", f"may differ by {_RATIO_ERROR:.0%}".replace("%", " %")),
+        ("limits", f"within {_MAX_REACH} HSI pixels at most"),
+        ("howto_prisma_sentinel2", f"reaches {_MAX_REACH} HSI pixels, so {_MAX_REACH * 30} m"),
+        ("howto_prisma_sentinel2", f"Near {_FWHM_RANGE[1]}, the end of the search"),
+        *(
+            (f"howto_{pair}", f"under {_MIN_EXPLAINED:.0%}".replace("%", " %"))
+            for pair in ("enmap_sentinel2", "emit_landsat")
+        ),
+    ):
+        assert words in pages[name], f"{name}.md does not say '{words}'"
+    assert FuseOptions(ratio=64).ratio == 64
+    with pytest.raises(ValueError, match="ratio"):
+        FuseOptions(ratio=65)
+    assert "at most 64 for the classical methods" in pages["howto_airborne_rgb"]
