@@ -258,8 +258,8 @@ class CsakdAccessor:
         ----------
         path : path
             A folder or an address such as ``s3://``.
-        dtype, overwrite, errors, warnings
-            As `to_cog`.
+        dtype, overwrite
+            As `to_cog`, with its errors and warnings.
         zarr_format : {2, 3}
         """
         from csakd_geo.accessor.writing import write_cube
