@@ -12,6 +12,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +303,20 @@ def test_consistency_is_what_a_plain_computation_gives(scene: dict[str, Any], tm
     assert found.scores.hqnr == pytest.approx((1 - found.scores.d_lambda) * (1 - found.scores.d_s))
     # the response is the one that the fusion found
     np.testing.assert_allclose(link.response.gain, facts["msi_gain"], rtol=0.02)
+
+
+def test_the_truth_leaves_the_noise_of_the_hsi_and_a_copy_of_the_hsi_less(tmp_path: Path) -> None:
+    noise = 5e-3
+    pair = made.make_pair(tmp_path, ratio=RATIO, bands=BANDS, height=96, width=80, noise=noise)
+    truth = made.write(tmp_path / "truth.tif", pair.truth, wavelength=pair.wavelength, fwhm=20)
+    fused = tmp_path / "fused.tif"
+    run("fuse", pair.hsi, pair.msi, "-o", fused, "--method", "mtf-glp", "--shift", "none")
+    link = link_product(open_source(fused), pair.hsi, pair.msi, product_facts(fused))
+    ideal = measure_consistency(replace(link, fused=open_source(truth)), side=1)
+    np.testing.assert_allclose(ideal.hsi.rmse, noise, rtol=0.15)
+    # the noise is found from neighbours, which have noise too: half of the variance more at most
+    assert 1 / np.sqrt(1.6) < ideal.over_noise < 1.05
+    assert measure_consistency(link, side=1).over_noise < 0.8 * ideal.over_noise
 
 
 def test_windows_and_band_groups_change_nothing(

@@ -171,6 +171,13 @@ def _against_inputs(fused: str, hsi: str, msi: str) -> tuple[str, list[tuple[str
             ),
         ]
     rows.append(("HSI consistency", f"{100 * found.hsi.overall:.3f} %", "degraded result less HSI"))
+    rows.append(
+        (
+            "  over its noise",
+            f"{found.over_noise:.3f}",
+            "the truth leaves about 0.9, a copy of the noise less",
+        )
+    )
     if projected is not None:
         rows.append(("MSI consistency", f"{100 * projected.overall:.3f} %", "projected result less MSI"))
     rows.append(("Spectral angle", f"{found.angle:.4f}°", "between degraded result and HSI"))

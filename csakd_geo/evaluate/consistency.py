@@ -47,6 +47,8 @@ class Consistency:
         Of ``scene.msi_bands``; None where the product lacks bands that the projection needs.
     scores : NoReferenceScores
         HQNR and its parts.
+    noise : ndarray (band,)
+        Standard deviation of the HSI's noise in the bands of ``Link.bands``, its units.
     angle : float
         Mean spectral angle between degraded product and HSI, degrees.
     hsi_map : ndarray (y, x)
@@ -59,11 +61,22 @@ class Consistency:
     hsi: Agreement
     msi: Agreement | None
     scores: NoReferenceScores
+    noise: FloatArray
     angle: float
     hsi_map: FloatArray
     msi_map: FloatArray | None
     cells: int
     pixels: int
+
+    @property
+    def over_noise(self) -> float:
+        """Difference from the HSI over the HSI's noise, all bands.
+
+        A truth leaves about 0.9, as noise is estimated from neighbouring bands, which have some too; less means
+        that noise was copied, more that signal was lost.
+        """
+        noise = float(np.square(self.noise).sum())
+        return float(np.sqrt(np.square(self.hsi.rmse).sum() / noise)) if noise > 0 else float("nan")
 
 
 class _Bins:
@@ -116,6 +129,7 @@ def measure_consistency(link: Link, *, side: int) -> Consistency:
         hsi=found.hsi.result(),
         msi=found.msi.result() if link.whole else None,
         scores=found.scores.result(),
+        noise=link.response.noise[link.places],
         angle=float(total / count) if count else float("nan"),
         hsi_map=found.cells.result(),
         msi_map=found.pixels.result() if link.whole else None,

@@ -40,9 +40,11 @@ class PairEvaluation:
         if found.msi is not None:
             parts |= {"relative": found.msi.relative, "bias": found.msi.bias, "cc": found.msi.cc}
         hsi = {"relative": found.hsi.relative, "bias": found.hsi.bias, "cc": found.hsi.cc}
+        hsi["noise"] = found.noise
         scores = found.scores.to_dict() | {
             "hsi_consistency": found.hsi.overall,
             "msi_consistency": float("nan") if found.msi is None else found.msi.overall,
+            "hsi_over_noise": found.over_noise,
             "angle": found.angle,
         }
         return {
