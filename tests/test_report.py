@@ -310,7 +310,7 @@ def test_the_truth_leaves_the_noise_of_the_hsi_and_a_copy_of_the_hsi_less(tmp_pa
     pair = made.make_pair(tmp_path, ratio=RATIO, bands=BANDS, height=96, width=80, noise=noise)
     truth = made.write(tmp_path / "truth.tif", pair.truth, wavelength=pair.wavelength, fwhm=20)
     fused = tmp_path / "fused.tif"
-    run("fuse", pair.hsi, pair.msi, "-o", fused, "--method", "mtf-glp", "--shift", "none")
+    run("fuse", pair.hsi, pair.msi, "-o", fused, "--method", "regression", "--shift", "none")
     link = link_product(open_source(fused), pair.hsi, pair.msi, product_facts(fused))
     ideal = measure_consistency(replace(link, fused=open_source(truth)), side=1)
     np.testing.assert_allclose(ideal.hsi.rmse, noise, rtol=0.15)
