@@ -24,14 +24,17 @@ from csakd_geo.engine.backend import pick_backend
 from csakd_geo.engine.graph import lazy_cube
 from csakd_geo.engine.halo import Halos, find_halo
 from csakd_geo.engine.scene import Scene
+from csakd_geo.errors import InputError
 from csakd_geo.methods.base import Fitted
 from csakd_geo.methods.csakd import CSAKD
 from csakd_geo.models import find_model
 from csakd_geo.options import FuseOptions, make_options
 from csakd_geo.pair import Pair
+from csakd_geo.quality import Agreement, fit_agreement
 from csakd_geo.response import Response, estimate_response
 from csakd_geo.threads import one_blas_thread
 from csakd_geo.tiling import TilePlan
+from csakd_geo.uncertainty import Uncertainty, fit_uncertainty
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -59,6 +62,9 @@ class Job:
     notes : dict
         Provenance in plain values.
     warnings : tuple of str
+    uncertainty : Uncertainty or None
+    agreement : Agreement or None
+        Of the two images, for the quality layer. Both are found where they are asked for.
     """
 
     draft: Draft
@@ -68,6 +74,8 @@ class Job:
     level: float
     notes: dict[str, Any]
     warnings: tuple[str, ...] = field(default_factory=tuple)
+    uncertainty: Uncertainty | None = None
+    agreement: Agreement | None = None
 
     @property
     def scene(self) -> Scene:
@@ -142,8 +150,16 @@ def _prepare(draft: Draft, report: Report, keep_model: Path | None) -> Job:
     if isinstance(choice.method, CSAKD):
         notes["backend"] = f"{choice.method.backend} {choice.method.precision}"
         notes["backend_seconds_per_tile"] = timed
+    uncertainty = agreement = None
+    if options.uncertainty is not None:
+        report("fit", 0.9, "uncertainty")
+        uncertainty = fit_uncertainty(pair, response, choice.method, fitted, seed=options.seed)
+        warnings += uncertainty.notes(draft.scene.hsi.axis.take(draft.scene.hsi_bands))
+    if options.quality:
+        agreement = fit_agreement(pair, response)
     report("fit", 1.0, choice.method.name)
-    return Job(draft, choice, fitted, plan, float(np.percentile(spectra, 99.9)), notes, tuple(warnings))
+    level = float(np.percentile(spectra, 99.9))
+    return Job(draft, choice, fitted, plan, level, notes, tuple(warnings), uncertainty, agreement)
 
 
 def _halos(wanted: int | str | None, choice: Choice, fitted: Fitted, pair: Pair) -> Halos:
@@ -245,7 +261,13 @@ def fuse(hsi: Any, msi: Any, *, report: Report | None = None, **options: Any) ->
     CsakdGeoError
         With one sentence on what does not fit and what to do.
     """
-    draft = draft_job(hsi, msi, make_options(options))
+    asked = make_options(options)
+    if asked.uncertainty is not None or asked.quality:
+        raise InputError(
+            "Uncertainty and quality are written beside a product, and a lazy cube is none; use the command "
+            "'csakd-geo fuse', or csakd_geo.product.make_product."
+        )
+    draft = draft_job(hsi, msi, asked)
     job = prepare_job(draft, report=report or _silent)
     attrs = {**job.notes, "units": job.scene.hsi.units, "warnings": list(job.warnings)}
     return lazy_cube(job.scene, job.choice.method, job.fitted, job.plan, job.draft.bands, attrs)

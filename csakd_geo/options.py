@@ -63,6 +63,11 @@ class FuseOptions(BaseModel):
     scheduler : str or None
         Address of a Dask scheduler whose workers compute, such as ``tcp://host:8786``.
     seed : int
+    uncertainty : {"bands", "compact"} or None
+        Write standard deviations beside the product: of every band, or the one activity from which those
+        of all bands follow.
+    quality : bool
+        Write beside the product which pixels are masked, filled, clipped, extrapolated or changed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -93,6 +98,8 @@ class FuseOptions(BaseModel):
     workers: int | None = Field(default=None, ge=1, le=256)
     scheduler: str | None = Field(default=None, pattern=r"^[a-z]+://.+$")
     seed: int = Field(default=0, ge=0)
+    uncertainty: Literal["bands", "compact"] | None = None
+    quality: bool = False
 
     @field_validator("shift", "halo", mode="before")
     @classmethod

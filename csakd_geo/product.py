@@ -23,8 +23,10 @@ from csakd_geo.io.address import address_of, is_store_at, local_place
 from csakd_geo.io.cog import RasterSpec
 from csakd_geo.io.encoding import Encoding
 from csakd_geo.io.formats import Format, find_format
+from csakd_geo.io.mosaic import Mosaic
 from csakd_geo.io.provenance import PREFIX, tags_of
 from csakd_geo.job import Job, Report, prepare_job
+from csakd_geo.layers import has_layers, layer_paths, write_layers
 from csakd_geo.resume import encoding_of, key_of_request, load_job, save_job
 from csakd_geo.target import check_space
 from csakd_geo.threads import one_blas_thread
@@ -112,6 +114,10 @@ def write_job(job: Job, target: Path, store: Store, *, report: Report, resume: b
             progress=_finishing(report, form),
             **({"overviews": True} if options.overviews and form.levels == "choice" else {}),
         )
+        if layer_paths(target, options):
+            product = Mosaic(spec, _placed(job, store))
+            request = key_of_request(job.draft)
+            write_layers(job, target, product, workdir=store.folder, request=request, report=report)
     except Exception:
         if store.count():
             store.tidy()
@@ -188,11 +194,12 @@ def is_settled(target: Path, draft: Draft, *, overwrite: bool) -> bool:
     OutputError
         The target was made with other settings and must not be replaced.
     """
-    if is_finished(target, draft):
+    finished = is_finished(target, draft)
+    if finished and has_layers(target, draft.options, key_of_request(draft)):
         Store(target).remove()  # where the run before was stopped after its last step
         return True
     address = address_of(target)
-    if not overwrite and (target.exists() if address is None else is_store_at(address)):
+    if not (overwrite or finished) and (target.exists() if address is None else is_store_at(address)):
         raise OutputError(
             f"The output '{address or target}' exists and was made with other settings; give --overwrite to "
             "replace it."

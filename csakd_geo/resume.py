@@ -25,8 +25,10 @@ from csakd_geo.methods import get_method
 from csakd_geo.methods.base import Fitted, Method
 from csakd_geo.methods.csakd import CSAKD
 from csakd_geo.models import file_sha256, find_model
+from csakd_geo.quality import Agreement
 from csakd_geo.tiling import TilePlan
 from csakd_geo.train.checkpoint import first_difference
+from csakd_geo.uncertainty import Uncertainty
 
 
 def request_of(draft: Draft) -> dict[str, Any]:
@@ -79,6 +81,8 @@ def save_job(job: Job, store: Store) -> None:
         "level": job.level,
         "notes": job.notes,
         "warnings": list(job.warnings),
+        "uncertainty": None if job.uncertainty is None else job.uncertainty.to_dict(),
+        "agreement": None if job.agreement is None else job.agreement.to_dict(),
     }
     if isinstance(method, CSAKD):
         record["model"] = {
@@ -124,6 +128,8 @@ def load_job(draft: Draft, store: Store) -> Job | None:
             float(record["level"]),
             record["notes"],
             tuple(record["warnings"]),
+            None if record["uncertainty"] is None else Uncertainty.from_dict(record["uncertainty"]),
+            None if record["agreement"] is None else Agreement.from_dict(record["agreement"]),
         )
     except CsakdGeoError:
         raise

@@ -101,6 +101,17 @@ def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int
 @click.option("--quicklook", is_flag=True, help="Also draw a PNG of HSI, MSI and fused image.")
 @click.option("--stac", is_flag=True, help="Also write a STAC item beside the output.")
 @click.option("--report", "page", is_flag=True, help="Also write a page to look at it, <output>.html.")
+@click.option(
+    "--uncertainty",
+    type=click.Choice(["bands", "compact"]),
+    help="Also write standard deviations, <output>_uncertainty.tif: of every band, or one band to expand.",
+)
+@click.option(
+    "--quality",
+    is_flag=True,
+    default=None,
+    help="Also write <output>_quality.tif: masked, filled, clipped, extrapolated, changed pixels.",
+)
 @click.option("--truth", type=click.Path(path_type=str), help="True image: scores and error map.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and what it takes; write nothing.")
 @click.option("--quiet", is_flag=True, help="No plan and no progress; products and warnings only.")
@@ -131,6 +142,7 @@ def fuse(
     from csakd_geo.io import open_source
     from csakd_geo.io.address import address_of
     from csakd_geo.io.formats import find_format
+    from csakd_geo.layers import check_layers
     from csakd_geo.options import make_options, read_config
     from csakd_geo.product import is_settled
     from csakd_geo.report import check_page, write_report
@@ -160,6 +172,7 @@ def fuse(
         if not dry_run:
             inputs = [hsi, msi, *([truth] if truth else [])]
             check_target(output, overwrite=overwrite or resume, inputs=inputs, format=options.format)
+            check_layers(output, options, overwrite=overwrite or resume)
             picture = picture_path(output)
             if (quicklook or truth) and picture.exists() and not (overwrite or resume):
                 raise OutputError(f"The quicklook '{picture}' exists; give --overwrite to replace it.")

@@ -53,6 +53,7 @@ def run_fusion(
     """Fit, compute and write under the output's lock; returns kind, path and remark per product."""
     from csakd_geo.engine.store import Store
     from csakd_geo.io.address import address_of
+    from csakd_geo.layers import layer_paths
     from csakd_geo.product import make_product, model_path
 
     written, model = address_of(output) or output, model_path(output)
@@ -80,6 +81,7 @@ def run_fusion(
     products: list[tuple[str, Path | str, str]] = [("fused", written, words)]
     if model.exists() and job.notes["model"].get("trained_on_pair"):
         products.append(("model", model, ""))
+    products += [(kind, path, "") for kind, path in layer_paths(output, draft.options).items()]
     if quicklook or truth:
         products += _pictures(job, written, picture_path(output), truth)
     return products

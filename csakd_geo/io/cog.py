@@ -57,6 +57,8 @@ class RasterSpec:
         "auto" is zstd where this GDAL can write it, else deflate; both at their fastest level.
     blocksize : int
         Tile size in pixels, a multiple of 16.
+    notes : tuple of dict of str
+        More tags of each band, where there are any.
     """
 
     height: int
@@ -69,6 +71,7 @@ class RasterSpec:
     tags: dict[str, str] = field(default_factory=dict)
     compress: Literal["auto", "zstd", "deflate"] = "auto"
     blocksize: int = 256
+    notes: tuple[dict[str, str], ...] = ()
 
     @property
     def nbytes(self) -> int:

@@ -219,5 +219,5 @@ def _describe(dst: Any, spec: RasterSpec) -> None:
         imagery, default, description = band_tags(spec.axis, i)
         if imagery:
             dst.update_tags(i + 1, ns="IMAGERY", **imagery)
-        dst.update_tags(i + 1, **default)
+        dst.update_tags(i + 1, **default, **(spec.notes[i] if spec.notes else {}))
         dst.set_band_description(i + 1, description)
