@@ -13,7 +13,7 @@ from torch import Tensor
 
 from csakd_geo.errors import ModelError
 from csakd_geo.models import VARIANTS, AttentionSums, DualTwoStream, NetworkConfig, count_parameters
-from csakd_geo.models.blocks import Clra, convolve_parts
+from csakd_geo.models.blocks import Clra, DenseBlock, convolve_parts
 from csakd_geo.models.fusers import CrossFuser, CrossSelfFuser
 
 GOLDEN = (
@@ -57,8 +57,9 @@ def pair(height: int = 5, width: int = 7, *, ratio: int = 3, n: int = 1) -> tupl
     return hsi, msi, torch.randn(n, bands, ratio * height, ratio * width, generator=generator)
 
 
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("name", GOLDEN)
-def test_golden_vectors(golden: Path, name: str) -> None:
+def test_golden_vectors(golden: Path, name: str, order: torch.memory_format) -> None:
     with np.load(golden / f"{name}.npz") as data:
         facts = json.loads(str(data["config"]))
         keys = [str(key) for key in data["keys"]]
@@ -78,8 +79,10 @@ def test_golden_vectors(golden: Path, name: str) -> None:
     state = golden_state(keys, shapes)
     net.load_state_dict({key.removeprefix("decoder."): value for key, value in state.items()}, strict=True)
     b, m, h, w, seed = (facts[k] for k in ("bands", "msi_bands", "lr_height", "lr_width", "seed"))
+    hsi = golden_input((1, b, h, w), seed).contiguous(memory_format=order)
+    msi = golden_input((1, m, 4 * h, 4 * w), seed + 7).contiguous(memory_format=order)
     with torch.no_grad():
-        output, features = net(golden_input((1, b, h, w), seed), golden_input((1, m, 4 * h, 4 * w), seed + 7))
+        output, features = net(hsi, msi)
     assert count_parameters(net) == facts["parameters"]
     assert np.abs(output[0].numpy() - expected).max() < 1e-4 * expected.std()
     mean = features[0].mean((1, 2)).numpy()
@@ -125,6 +128,18 @@ def test_a_student_made_here_owns_no_dead_stack() -> None:
     output, _ = net(*pair())
     output.square().sum().backward()
     assert all(p.grad is not None for p in net.parameters())
+
+
+def test_a_dense_block_is_one_in_either_order_and_its_gradients_too() -> None:
+    torch.manual_seed(0)
+    block, x = DenseBlock(12, 6), torch.randn(2, 12, 9, 7)
+    found = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        block.zero_grad()
+        result = block(x.contiguous(memory_format=order))
+        result.square().sum().backward()
+        found.append((result, [weights.grad.clone() for weights in block.parameters()]))
+    torch.testing.assert_close(*found)
 
 
 def test_clra_starts_near_the_identity() -> None:

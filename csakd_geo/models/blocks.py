@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -36,11 +38,36 @@ class DenseBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, features, y, x) to the same shape."""
-        *inner, last = self.children()
+        *inner, last = cast("list[nn.Conv2d]", list(self.children()))
+        if (
+            last.groups == 1
+            and x.is_contiguous(memory_format=torch.channels_last)
+            and x.dtype == torch.float32
+        ):
+            return torch.add(x, _by_source(x, [*inner, last]), alpha=RESIDUAL)
         seen = x
         for conv in inner:
             seen = torch.cat((seen, functional.leaky_relu(conv(seen), SLOPE, inplace=True)), dim=1)
         return torch.add(x, last(seen), alpha=RESIDUAL)
+
+
+def _by_source(x: Tensor, convs: list[nn.Conv2d]) -> Tensor:
+    """The dense block's last convolution, equal to that of the concatenations but for rounding.
+
+    What each tensor gives to all later convolutions is one convolution; nothing is concatenated. On a CPU
+    that saves a tenth of the time in channels-last order and costs one in the other. Sums of parts want
+    float32.
+    """
+    widths = [x.shape[1], *(conv.out_channels for conv in convs[:-1])]
+    parts = [conv.weight.split(widths[: k + 1], dim=1) for k, conv in enumerate(convs)]
+    growth = widths[1]
+    bias = torch.cat([conv.bias for conv in convs if conv.bias is not None])
+    waiting = functional.conv2d(x, torch.cat([part[0] for part in parts]), bias, padding=1)
+    for k in range(1, len(convs)):
+        source = functional.leaky_relu(waiting[:, :growth], SLOPE)
+        given = functional.conv2d(source, torch.cat([part[k] for part in parts[k:]]), padding=1)
+        waiting = given.add_(waiting[:, growth:])
+    return waiting
 
 
 class Clra(nn.Module):
