@@ -23,6 +23,7 @@ from shapely.geometry import box
 from csakd_geo.batch.manifest import Scene
 from csakd_geo.batch.run import Outcome, Settings, fuse_scene, run_batch
 from csakd_geo.cli import main
+from csakd_geo.engine.run import NO_WORKERS
 
 pytest.importorskip("pyarrow", reason="the package pyarrow is not installed")
 
@@ -459,6 +460,28 @@ def test_a_scene_that_kills_its_workers_stops_no_other(
     }
     assert "Workers died again and again over this scene" in found["s1"].error
     assert runs == [["s0", "s1", "s2", "s3"], ["s2"], ["s1"]]
+
+
+def test_without_any_worker_left_a_batch_ends(
+    pair: made.Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("distributed", reason="the package distributed is not installed")
+    real = distributed.LocalCluster.__init__
+
+    def start_and_die(self: Any, *args: Any, **kwargs: Any) -> None:
+        real(self, *args, **kwargs)
+        self.scheduler.no_workers_timeout = 1.0
+        for nanny in self.workers.values():
+            nanny.close_gracefully()  # so that it is not restarted
+            nanny.process.process._process.kill()
+
+    monkeypatch.setattr(distributed.LocalCluster, "__init__", start_and_die)
+    manifest = write_csv(tmp_path / "m.csv", [row(pair, "a.tif"), row(pair, "b.tif")])
+    done = call(manifest, "--workers", "1")
+    assert done.exit_code == 1
+    assert "Traceback" not in done.output
+    assert errors(tmp_path) == dict.fromkeys(("a", "b"), NO_WORKERS)
+    assert call(manifest).exit_code == 0
 
 
 def test_usage(pair: made.Pair, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -25,6 +27,7 @@ from csakd_geo.draft import draft_job
 from csakd_geo.engine import run
 from csakd_geo.engine.graph import Written, lazy_cube, writing_tasks
 from csakd_geo.engine.store import Store
+from csakd_geo.errors import OutputError
 from csakd_geo.io.encoding import Encoding
 from csakd_geo.job import Job, prepare_job
 from csakd_geo.options import make_options
@@ -64,18 +67,140 @@ def test_two_processes_and_a_scheduler_give_the_pixels_of_threads(pair: made.Pai
     np.testing.assert_array_equal(pixels(tmp_path / "scheduler.tif"), pixels(tmp_path / "threads.tif"))
 
 
-@pytest.mark.skipif(os.name != "posix", reason="a process is killed the POSIX way")
-def test_a_worker_that_dies_costs_one_supertile(
-    pair: made.Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clusters: list[distributed.LocalCluster] = []
+@pytest.fixture
+def clusters(monkeypatch: pytest.MonkeyPatch) -> list[distributed.LocalCluster]:
+    """Every cluster that has started, as it starts."""
+    found: list[distributed.LocalCluster] = []
     real = distributed.LocalCluster.__init__
 
     def remember(self: distributed.LocalCluster, *args: object, **kwargs: object) -> None:
         real(self, *args, **kwargs)
-        clusters.append(self)
+        found.append(self)
 
     monkeypatch.setattr(distributed.LocalCluster, "__init__", remember)
+    return found
+
+
+@contextmanager
+def at_start(count: int, act: Callable[[psutil.Process], None]) -> Iterator[list[int]]:
+    """Does that to the next `count` worker processes as soon as they are there; gives their ids."""
+    met: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            for pid in set(worker_processes()) - set(met):
+                if len(met) < count:
+                    met.append(pid)
+                    with suppress(psutil.NoSuchProcess):
+                        act(psutil.Process(pid))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield met
+    finally:
+        over.set()
+        thread.join()
+
+
+def worker_processes() -> list[int]:
+    """Living worker processes of this one."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "spawn_main" in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return found
+
+
+def test_a_worker_that_dies_while_it_starts_is_started_again(pair: made.Pair, tmp_path: Path) -> None:
+    whole, target = tmp_path / "whole.tif", tmp_path / "fused.tif"
+    assert call(pair, whole).exit_code == 0
+    with at_start(1, psutil.Process.kill) as killed:
+        done = call(pair, target, "--workers", "2")
+    assert done.exit_code == 0, done.output
+    assert len(killed) == 1
+    np.testing.assert_array_equal(pixels(target), pixels(whole))
+    assert worker_processes() == []
+
+
+def test_workers_that_always_die_while_they_start_are_one_sentence(pair: made.Pair, tmp_path: Path) -> None:
+    before = dict(os.environ)
+    with at_start(100, psutil.Process.kill) as killed:
+        done = call(pair, tmp_path / "fused.tif", "--workers", "2")
+    assert done.exit_code == 1
+    assert killed
+    assert done.stderr.strip() == (
+        "Error: 2 worker processes cannot be started: one died, or took more than 300 s; ask for fewer, or give "
+        "them more memory."
+    )
+    assert not (tmp_path / "fused.tif").exists()
+    assert worker_processes() == []
+    assert dict(os.environ) == before
+
+
+def test_a_start_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_ABSENCE", 2)
+    with (
+        at_start(1, psutil.Process.suspend) as stopped,
+        pytest.raises(
+            OutputError, match="1 worker process cannot be started: one died, or took more than 2 s"
+        ),
+        run.open_client(run.Crew(1, 1)),
+    ):
+        pytest.fail("There is no worker.")
+    assert len(stopped) == 1
+    gone(stopped)
+
+
+def gone(pids: list[int]) -> None:
+    """Holds that these processes end within seconds."""
+    assert (
+        psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=10)[1]
+        == []
+    )
+
+
+def test_without_any_worker_left_the_run_ends_and_can_go_on(
+    pair: made.Pair, tmp_path: Path, clusters: list[distributed.LocalCluster]
+) -> None:
+    whole, target = tmp_path / "whole.tif", tmp_path / "fused.tif"
+    assert call(pair, whole).exit_code == 0
+
+    def kill_all() -> None:
+        give_up = time.monotonic() + 60
+        while time.monotonic() < give_up and not (clusters and Store(target).count() >= 3):
+            time.sleep(0.005)
+        scheduler = clusters[0].scheduler
+        patience.append(scheduler.no_workers_timeout)
+        scheduler.no_workers_timeout = 1.0
+        for nanny in clusters[0].workers.values():
+            nanny.close_gracefully()  # so that none is restarted
+            nanny.process.process._process.kill()
+
+    patience: list[float] = []
+    thread = threading.Thread(target=kill_all)
+    thread.start()
+    done = call(pair, target, "--workers", "2")
+    thread.join()
+    assert patience == [run._ABSENCE]
+    assert done.exit_code == 1, done.output
+    assert done.stderr.startswith(f"Error: {run.NO_WORKERS.removesuffix('.')}; ")
+    assert "--resume goes on with them" in done.stderr
+    assert "Traceback" not in done.output
+    assert not target.exists()
+    kept = Store(target).count()
+    assert 3 <= kept < 36
+    assert worker_processes() == []
+    assert call(pair, target, "--resume").exit_code == 0
+    np.testing.assert_array_equal(pixels(target), pixels(whole))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a process is killed the POSIX way")
+def test_a_worker_that_dies_costs_one_supertile(
+    pair: made.Pair, tmp_path: Path, clusters: list[distributed.LocalCluster]
+) -> None:
     whole, target = tmp_path / "whole.tif", tmp_path / "fused.tif"
     assert call(pair, whole).exit_code == 0
     killed: list[int] = []

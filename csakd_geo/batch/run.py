@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from csakd_geo.batch.manifest import Scene
 from csakd_geo.draft import draft_job
-from csakd_geo.engine.run import Crew, open_client
+from csakd_geo.engine.run import NO_WORKERS, Crew, open_client
 from csakd_geo.errors import CsakdGeoError, InputError
 from csakd_geo.evaluate import evaluate
 from csakd_geo.footprint import footprint
@@ -114,6 +114,8 @@ def run_batch(
     ------
     InputError
         There is no scheduler at the address, or the package ``distributed`` is missing.
+    OutputError
+        Worker processes do not start.
     """
     if workers is None and scheduler is None:
         for scene in scenes:
@@ -127,9 +129,9 @@ def run_batch(
             else:
                 yield outcome
         # Dask blames all scenes that wait at a worker for its death; alone, only the one that kills dies again
+        why = "Workers died again and again over this scene; give them more memory."
         for suspect in suspects:
             for scene, outcome in _together(client, [suspect], settings):
-                why = "Workers died again and again over this scene; give them more memory."
                 yield outcome or Outcome(scene, "failed", 0.0, why)
 
 
@@ -138,6 +140,7 @@ def _together(
 ) -> Iterator[tuple[Scene, Outcome | None]]:
     """Scenes on the workers of a cluster, as they end; None where workers died again and again."""
     from distributed import KilledWorker, as_completed
+    from distributed.scheduler import NoWorkerError
 
     alone = {"workers": None, "scheduler": None}  # a worker starts no workers
     futures = {client.submit(fuse_scene, scene, settings, alone, pure=False): scene for scene in scenes}
@@ -147,6 +150,8 @@ def _together(
                 yield futures[future], future.result()
             except KilledWorker:
                 yield futures[future], None
+            except NoWorkerError:
+                yield futures[future], Outcome(futures[future], "failed", 0.0, NO_WORKERS)
     finally:
         client.cancel(list(futures))
 

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
+from multiprocessing import active_children, resource_tracker
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -24,12 +24,17 @@ if TYPE_CHECKING:
     from distributed import Client, LocalCluster
 
 _PATIENCE = 15  # seconds that a scheduler has to answer
+_ABSENCE = 300  # seconds that a worker has to start, and that there may be none while work waits
+_STARTS = 3  # times that workers are started before one that dies at it is believed to do so always
 _THREADS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
 )  # what torch and BLAS read at their start
+#: The sentence for ``NoWorkerError``, which work ends with that waits too long without any worker.
+NO_WORKERS = "All workers died and none came back; ask for fewer, or give them more memory."
 _ENVIRON = "distributed.nanny.pre-spawn-environ"
+_WAITS = ("distributed.scheduler.no-workers-timeout", "distributed.deploy.lost-worker-timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ def run_tasks(tasks: list[Delayed], done: Callable[[float], None], crew: Crew) -
     InputError
         There is no scheduler at the address, or the package ``distributed`` is missing.
     OutputError
-        Workers died again and again over one super-tile.
+        Workers do not start, died again and again over one super-tile, or died and did not come back.
     """
     if not tasks:
         return []
@@ -106,6 +111,8 @@ def open_client(crew: Crew) -> Iterator[Client]:
     ------
     InputError
         There is no scheduler at the address, or the package ``distributed`` is missing.
+    OutputError
+        Worker processes do not start.
     """
     try:
         from distributed import Client
@@ -137,25 +144,16 @@ def _environ(processes: int) -> dict[str, Any]:
 def _own_cluster(processes: int) -> Iterator[LocalCluster]:
     """Worker processes of one task at a time, whose torch and BLAS share the cores.
 
-    Dask leaves what it tells them in our environment, so that is taken out again.
+    Dask leaves what it tells them in our environment, so that is taken out again. By itself it would wait for ever
+    for workers that do not come, and give up those that take a while to come back.
     """
-    from distributed import LocalCluster
-
     environ = _environ(processes)
     before = {name: os.environ.get(name) for name in environ}
     try:
         with ExitStack() as stack:
-            with _ctrl_c_later(), dask.config.set({_ENVIRON: environ}):
-                cluster = stack.enter_context(
-                    LocalCluster(
-                        n_workers=processes,
-                        threads_per_worker=1,
-                        processes=True,
-                        dashboard_address="127.0.0.1:0",  # any free port
-                        memory_limit=0,
-                        silence_logs=logging.CRITICAL,
-                    )
-                )
+            stack.enter_context(dask.config.set({_ENVIRON: environ, **dict.fromkeys(_WAITS, _ABSENCE)}))
+            with _ctrl_c_later():
+                cluster = stack.enter_context(_start(processes))
             yield cluster
     finally:
         for name, value in before.items():
@@ -163,6 +161,35 @@ def _own_cluster(processes: int) -> Iterator[LocalCluster]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _start(processes: int, *, starts: int = _STARTS) -> LocalCluster:
+    """Start all workers; where one dies at it, Dask ends the others, and they are all started again."""
+    from distributed import LocalCluster
+
+    others = set(active_children())
+    try:
+        cluster = LocalCluster(
+            n_workers=processes,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",  # any free port
+            memory_limit=0,
+            silence_logs=logging.CRITICAL,
+            death_timeout=_ABSENCE,
+        )
+    except (RuntimeError, AssertionError, OSError) as error:  # one died, took too long, was not let start
+        for left in set(active_children()) - others:  # by Dask, where it does not answer
+            left.kill()
+        if starts > 1 and isinstance(error, RuntimeError):
+            return _start(processes, starts=starts - 1)
+        raise OutputError(
+            f"{processes} worker process{'es' * (processes > 1)} cannot be started: one died, or took more than "
+            f"{_ABSENCE} s; ask for fewer, or give them more memory."
+        ) from error
+    for nanny in cluster.workers.values():
+        nanny.death_timeout = None  # of a restart that died too, it would end the one that came after
+    return cluster
 
 
 @contextmanager
@@ -189,6 +216,7 @@ def _gather(client: Client, tasks: list[Delayed], done: Callable[[float], None])
     A result that has come is let go at once: what a worker that dies still holds is computed again.
     """
     from distributed import KilledWorker, as_completed
+    from distributed.scheduler import NoWorkerError
 
     found: list[Written] = []
     futures = set(client.compute(tasks))
@@ -203,6 +231,8 @@ def _gather(client: Client, tasks: list[Delayed], done: Callable[[float], None])
             "Workers died again and again over one super-tile; give them more memory or choose a smaller "
             "--supertile."
         ) from error
+    except NoWorkerError as error:
+        raise OutputError(NO_WORKERS) from error
     finally:
         client.cancel(list(futures))
     return found
