@@ -215,7 +215,7 @@ def _found(content: Content) -> Iterable[tuple[str, str]]:
     yield "Mean angle", f"{content.consistency.angle:.3f}° between degraded result and HSI"
     yield (
         "Over the noise",
-        f"the HSI's difference is {content.consistency.over_noise:.2f} of its noise; a truth leaves about 0.9",
+        f"difference from the HSI is {content.consistency.over_noise:.2f} of its noise; a truth leaves about 0.9",
     )
 
 
