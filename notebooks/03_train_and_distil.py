@@ -18,9 +18,10 @@
 #
 # A small network (the student) and a larger one that teaches it are trained together on an archive of fine images,
 # and the student fuses a pair that neither has seen. Here the archive is half of the embedded sample and the
-# training lasts seconds, so this shows **how** it is done and what to look at. It is far from what a network can do:
-# the published one saw thousands of tiles on GPUs for hours. `csakd-geo train CONFIG.yaml` does the same from the
-# shell, `pipelines/distill.py` as a script, and docs/training.md explains the options.
+# training lasts seconds, so this shows **how** it is done and what to look at, and is far from what a network can do:
+# the published ones have 9 and 27 million parameters and learned from tiles of many AVIRIS flight lines.
+# `csakd-geo train CONFIG.yaml` does the same from the shell, `pipelines/distill.py` as a script, and docs/training.md
+# explains the options.
 
 # %%
 import logging
@@ -213,8 +214,8 @@ plt.show()
 # What this says, and what it does not:
 #
 # - Half a minute of training from nothing is hardly better than interpolating the HSI and far from `coupled-map`; added
-#   to `coupled-map` it changes next to nothing. Neither is near the published quality, which took networks many times
-#   as large and thousands of tiles of the sensor that is fused.
+#   to `coupled-map` it changes next to nothing. Neither reaches the published quality, which took networks many times
+#   as large and far more data of the sensor that is fused.
 # - Differences between teacher and student of one short run are chance as much as size. What distillation adds to a
 #   student is small and takes several seeds to see: docs/distillation.md measures it.
 # - Begin from `coupled-map` (the default), train on many scenes of your sensor, for hours, and compare on scenes that
