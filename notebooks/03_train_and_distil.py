@@ -19,7 +19,7 @@
 # A small network (the student) and a larger one that teaches it are trained together on an archive of fine images,
 # and the student fuses a pair that neither has seen. Here the archive is half of the embedded sample and the
 # training lasts seconds, so this shows **how** it is done and what to look at, and is far from what a network can do:
-# the published ones have 9 and 27 million parameters and learned from tiles of many AVIRIS flight lines.
+# the published ones have 9 and 27 million parameters and learned from tiles of AVIRIS flight lines.
 # `csakd-geo train CONFIG.yaml` does the same from the shell, `pipelines/distill.py` as a script, and docs/training.md
 # explains the options.
 

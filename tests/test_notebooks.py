@@ -41,7 +41,8 @@ def check_resumed(names: dict[str, Any]) -> None:
     count = len(names["areas"])
     again = [task for task in names["streams"]["resumed"].data if "write" in task["key"]]
     assert 0 < len(names["kept"]) < count
-    assert 0 <= count - len(names["kept"]) - len(again) <= 2  # those that the workers were at when they were told
+    # a worker may finish what it is at after the stop
+    assert 0 <= count - len(names["kept"]) - len(again) <= 2
     assert names["computed"] == 1
     assert names["apart"] <= 0.51 * names["step"]
     assert names["seams"] < 2
