@@ -175,7 +175,7 @@ def _against_inputs(fused: str, hsi: str, msi: str) -> tuple[str, list[tuple[str
         (
             "  over its noise",
             f"{found.over_noise:.3f}",
-            "the truth leaves about 0.9, a copy of the noise less",
+            "about 0.9 is best",
         )
     )
     if projected is not None:
