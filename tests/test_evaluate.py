@@ -12,6 +12,7 @@ import xarray as xr
 from affine import Affine
 from click.testing import CliRunner
 
+import csakd_geo
 import tests.made as made
 from csakd_geo.cli import main
 from csakd_geo.errors import GridError, InputError, SpectralError
@@ -273,3 +274,16 @@ def test_a_product_narrower_than_a_footprint_has_no_scores_without_truth(tmp_pat
         InputError, match=r"No HSI pixel has its whole footprint on valid pixels of 'fused\.tif'"
     ):
         evaluate_pair(fused, pair.hsi, pair.msi)
+
+
+def test_a_cube_in_memory_has_the_scores_of_its_file(tmp_path: Path) -> None:
+    pair = made.make_pair(tmp_path, bands=8, height=64, width=64)
+    cube = csakd_geo.fuse(pair.hsi, pair.msi, method="gsa").load()
+    fused = tmp_path / "fused.tif"
+    options = ["-o", str(fused), "--method", "gsa", "--dtype", "float32"]
+    assert CliRunner().invoke(main, ["fuse", str(pair.hsi), str(pair.msi), *options]).exit_code == 0
+    ours, theirs = (evaluate_pair(image, pair.hsi, pair.msi).to_dict() for image in (cube, fused))
+    assert ours["scores"] == pytest.approx(theirs["scores"], rel=1e-4)
+    assert ours["per_msi_band"]["d_s"] == pytest.approx(theirs["per_msi_band"]["d_s"], abs=1e-6)
+    with pytest.raises(InputError, match=r"does not say how it was made \(method, ratio"):
+        evaluate_pair(cube.drop_attrs(), pair.hsi, pair.msi)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
+
 from csakd_geo.degrade import PSF
 from csakd_geo.errors import InputError
 from csakd_geo.io.provenance import read_facts
@@ -13,24 +15,24 @@ from csakd_geo.io.provenance import read_facts
 _NEEDED = ("method", "ratio", "shift", "psf_fwhm_hsi_pixels", "psf_phase_msi_pixels")
 
 
-def product_facts(product: Path) -> dict[str, Any]:
+def product_facts(product: Path | xr.DataArray) -> dict[str, Any]:
     """Provenance of a product with all that is needed to hold it against its inputs.
 
     Parameters
     ----------
-    product : Path
-        What ``csakd-geo fuse`` wrote, of any format.
+    product : Path or xarray.DataArray
+        What ``csakd-geo fuse`` wrote, of any format, or `csakd_geo.fuse` returned.
 
     Raises
     ------
     InputError
         If it is missing, or nothing that csakd-geo wrote.
     """
-    facts = read_facts(product)
+    facts = read_facts(product) if isinstance(product, Path) else dict(product.attrs)
     lacking = [name for name in _NEEDED if name not in facts]
     if lacking:
         raise InputError(
-            f"'{product}' does not say how it was made ({', '.join(lacking)} missing); give what "
+            f"'{product if isinstance(product, Path) else product.name or 'DataArray'}' does not say how it was made ({', '.join(lacking)} missing); give what "
             "'csakd-geo fuse' wrote, not a copy that lost its tags."
         )
     return facts

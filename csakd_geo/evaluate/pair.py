@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
+
 from csakd_geo.errors import InputError
 from csakd_geo.evaluate.consistency import Consistency, measure_consistency
 from csakd_geo.evaluate.facts import product_facts
@@ -60,7 +62,9 @@ class PairEvaluation:
         }
 
 
-def evaluate_pair(fused: Path | str, hsi: Source | Path | str, msi: Source | Path | str) -> PairEvaluation:
+def evaluate_pair(
+    fused: Path | str | xr.DataArray, hsi: Source | Path | str, msi: Source | Path | str
+) -> PairEvaluation:
     """Score a product against the two images that it was made of.
 
     PSF and shift are those that the product states, the response is estimated again from the inputs, as in
@@ -68,8 +72,9 @@ def evaluate_pair(fused: Path | str, hsi: Source | Path | str, msi: Source | Pat
 
     Parameters
     ----------
-    fused : Path or str
-        What ``csakd-geo fuse`` wrote, of any format.
+    fused : Path, str or xarray.DataArray
+        What ``csakd-geo fuse`` wrote, of any format, or `csakd_geo.fuse` returned; load that one first, or it is
+        computed for every few bands again.
     hsi, msi : Source, Path or str
         The images that it was made of.
 
@@ -85,7 +90,7 @@ def evaluate_pair(fused: Path | str, hsi: Source | Path | str, msi: Source | Pat
     GridError, SpectralError
         If the images do not belong together.
     """
-    facts = product_facts(Path(fused))
+    facts = product_facts(Path(fused) if isinstance(fused, str) else fused)
     link = link_product(open_source(fused), hsi, msi, facts)
     found = measure_consistency(link, side=1)
     if not found.hsi.count:
