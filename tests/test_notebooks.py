@@ -68,8 +68,10 @@ CHECKS = {
 }
 
 
-@pytest.mark.slow
-@each
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, id=p.stem, marks=pytest.mark.slow if p.stem in CHECKS else ()) for p in NOTEBOOKS],
+)
 @pytest.mark.usefixtures("torch_threads")
 def test_notebook_runs(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import matplotlib.pyplot as plt
