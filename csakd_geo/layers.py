@@ -282,6 +282,6 @@ def _write_quality(
 
 
 def _colour(flags: int) -> tuple[int, int, int, int]:
-    """The colour of the highest bit that is set; no bit is clear."""
+    """The colour of the highest bit that is set; no bit is white."""
     highest = max((bit for bit in _COLOURS if flags & bit), default=0)
-    return (*_COLOURS[highest], 255) if highest else (0, 0, 0, 0)
+    return (*_COLOURS[highest], 255) if highest else (255, 255, 255, 255)

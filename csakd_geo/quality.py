@@ -15,7 +15,7 @@ from scipy.ndimage import binary_dilation, convolve
 
 from csakd_geo.degrade import PSF, apply_srf, degrade
 from csakd_geo.pair import Block, Pair
-from csakd_geo.response import Response
+from csakd_geo.response import Response, robust_misfit
 
 FloatArray = NDArray[np.floating]
 BoolArray = NDArray[np.bool_]
@@ -97,12 +97,8 @@ def fit_agreement(pair: Pair, response: Response) -> Agreement:
     pair : Pair
     response : Response
     """
-    margin = response.psf.halo
-    hsi, msi = pair.hsi_spectra(margin), pair.msi_spectra(response.psf, margin)
-    left = msi - response.operator @ hsi
-    centre = np.median(left, axis=1)
-    spread = 1.4826 * np.median(np.abs(left - centre[:, None]), axis=1)
-    floor = 1e-3 * msi.std(1) + 1e-12
+    centre, spread = robust_misfit(pair, response)
+    floor = 1e-3 * pair.msi_spectra(response.psf).std(1) + 1e-12
     fine = [
         b.msi[:, finer(b.valid, pair.ratio)]  # what the PSF hides is in the range as well
         for b in pair.blocks

@@ -171,6 +171,17 @@ def _estimate_srf(hsi: FloatArray, msi: FloatArray) -> tuple[FloatArray, FloatAr
     return operator, offset, misfit
 
 
+def robust_misfit(pair: Pair, response: Response) -> tuple[FloatArray, FloatArray]:
+    """Median and robust deviation of the degraded MSI minus the HSI through the operator, both (msi_band,).
+
+    Unlike ``offset`` and ``misfit`` they do not know of the few pixels where something changed.
+    """
+    margin = response.psf.halo
+    left = pair.msi_spectra(response.psf, margin) - response.operator @ pair.hsi_spectra(margin)
+    centre = np.median(left, axis=1)
+    return centre, 1.4826 * np.median(np.abs(left - centre[:, None]), axis=1)
+
+
 def estimate_noise(spectra: FloatArray, *, neighbours: int = 2) -> FloatArray:
     """Noise of each HSI band: what its spectral neighbours leave unexplained.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from csakd_geo.degrade import PSF, upsample
 from csakd_geo.methods.base import Fitted, Method
 from csakd_geo.pair import Block, Pair, degrade_pair
-from csakd_geo.response import Response
+from csakd_geo.quality import fit_agreement
+from csakd_geo.response import Response, robust_misfit
 from csakd_geo.uncertainty.law import Uncertainty, find_activity, find_detail, fit_law, spread_of
 
 FloatArray = NDArray[np.floating]
@@ -18,7 +19,7 @@ BoolArray = NDArray[np.bool_]
 
 TRANSFER = 2.0  # variance of the details' errors over that one level down (benchmarks/uncertainty.py)
 UNMODELLED = 0.5  # part of the HSI's noise variance that is in the errors whatever the method does (the same)
-_MSI_NOISE = 1.4  # deviation of the MSI's noise over its misfit at LR
+_MSI_NOISE = 1.4  # deviation of the MSI's noise over its robust misfit at LR
 _LEAST = 144  # HSI pixels, and
 _CELLS = 3  # pixels of the degraded HSI per side, below which nothing is tried
 _PIECE = 16  # pixels of the degraded HSI per side of what is tried at once
@@ -96,7 +97,7 @@ def try_below(
     The fit itself is that of the full resolution: one level down a small pair has too few pixels to fit anew.
     """
     psf = response.psf
-    pieces = _pieces(pair)
+    pieces = _pieces(_unchanged(pair, response))
     if sum(int(piece.valid.sum()) for piece in pieces) < _LEAST:
         return None
     lower, truths = degrade_pair(Pair(tuple(pieces), pair.ratio, pair.hsi_axis, pair.msi_axis), psf)
@@ -121,7 +122,9 @@ def try_below(
         beta,
         float(np.median(finer) / max(np.median(place), 1e-12)),
         noise,
-        _carried(pieces[0], response, method, fitted, seed),
+        _carried(
+            pieces[0], (response.noise, _MSI_NOISE * robust_misfit(pair, response)[1]), method, fitted, seed
+        ),
         scale,
         np.asarray((fused < _NO_HELP**2 * bare) | (bare <= _DETAIL**2 * noise)),
         float(finer.max()),
@@ -130,6 +133,13 @@ def try_below(
 
 def _positive(spread: FloatArray) -> FloatArray:
     return np.asarray(np.maximum(spread, 1e-9 * max(float(spread.max()), 1e-30)).astype(float))
+
+
+def _unchanged(pair: Pair, response: Response) -> Pair:
+    """The pair without the pixels where its images disagree: what changed is no error of the method."""
+    agreement = fit_agreement(pair, response)
+    blocks = [replace(b, valid=b.valid & ~agreement.changed(b.hsi, b.msi, b.valid)) for b in pair.blocks]
+    return replace(pair, blocks=tuple(blocks))
 
 
 def _pieces(pair: Pair) -> list[Block]:
@@ -159,14 +169,16 @@ def _part(block: Block, row: int, col: int, height: int, width: int, ratio: int)
     return Block(block.hsi[:, rows, cols], block.msi[fine], block.valid[rows, cols])
 
 
-def _carried(piece: Block, response: Response, method: Method, fitted: Fitted, seed: int) -> FloatArray:
-    """Variance (band,) of what a method makes of both images' noise."""
+def _carried(
+    piece: Block, noise: tuple[FloatArray, FloatArray], method: Method, fitted: Fitted, seed: int
+) -> FloatArray:
+    """Variance (band,) of what a method makes of both images' noise, given as deviations."""
     height, width = (min(_PATCH, n) for n in piece.valid.shape)
-    patch = _part(piece, 0, 0, height, width, response.psf.ratio)
+    patch = _part(piece, 0, 0, height, width, fitted.psf.ratio)
     rng = np.random.default_rng(seed)
     noisy = [
         image + (level[:, None, None] * rng.standard_normal(image.shape)).astype(image.dtype)
-        for image, level in ((patch.hsi, response.noise), (patch.msi, _MSI_NOISE * response.misfit))
+        for image, level in zip((patch.hsi, patch.msi), noise, strict=True)
     ]
     change = method.apply(fitted, noisy[0], noisy[1]) - method.apply(fitted, patch.hsi, patch.msi)
     return np.asarray(change.astype(float).var((1, 2)))

@@ -66,6 +66,6 @@ def open_uncertainty(path: Path | str) -> xr.DataArray:
         wavelength=("band", wavelength, {"units": "nm"}),
         informed=("band", np.array(fact("INFORMED"), bool)),
     )
-    sigma.attrs = {"units": tags[PREFIX + "SIGMA_UNITS"], "long_name": "standard deviation"}
+    sigma.attrs = {"units": tags.get(PREFIX + "SIGMA_UNITS", ""), "long_name": "standard deviation"}
     named: xr.DataArray = sigma.rename("uncertainty")
     return named
