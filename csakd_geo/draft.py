@@ -23,6 +23,10 @@ from csakd_geo.spectral import parse_bands
 if TYPE_CHECKING:
     from csakd_geo.io.source import Source
 
+# bytes on the disk over the product's, while the deviations of all bands are written: super-tiles, product, and
+# the deviations twice with their levels, where nothing compresses
+_WITH_BANDS = 4.7
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draft:
@@ -83,7 +87,10 @@ def draft_job(hsi: Any, msi: Any, options: FuseOptions) -> Draft:
     device = pick_device(options.device)
     method, unchecked = foresee(scene, options, device)
     cutting = pick_cutting(scene, method, options, bands=len(bands))
-    budget = estimate(scene, method, cutting, disk=FORMATS[options.format or "cog"].disk)
+    disk = FORMATS[options.format or "cog"].disk
+    if options.uncertainty == "bands":
+        disk = max(disk, _WITH_BANDS)
+    budget = estimate(scene, method, cutting, disk=disk)
     warnings += unchecked + scene.outliers()
     return Draft(scene, options, bands, cutting.tile, cutting.supertile, device, budget, tuple(warnings))
 

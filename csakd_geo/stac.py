@@ -196,6 +196,8 @@ def _assets(product: Path, source: Source, facts: dict[str, Any]) -> dict[str, A
         ("quicklook", ".quicklook.png", "image/png", ["overview"]),
         ("model", ".model.safetensors", "application/octet-stream", ["model"]),
         ("report", ".html", "text/html", ["metadata"]),
+        ("uncertainty", "_uncertainty.tif", _MEDIA["cog"], ["data"]),
+        ("quality", "_quality.tif", _MEDIA["cog"], ["data", "quality"]),
     ):
         beside = product.with_name(product.stem + suffix)
         if beside.exists():
