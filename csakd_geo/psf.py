@@ -1,4 +1,4 @@
-"""The PSF and the displacement under which the MSI explains the HSI best."""
+"""The PSF and the displacement under which the HSI explains the MSI best."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from csakd_geo.pair import Block, Pair
 
 FloatArray = NDArray[np.floating]
 
-_LEADING = 3  # HSI components that the PSF search explains
+_LEADING = 10  # HSI components that explain the MSI in the search
+_PER_COMPONENT = 5  # LR pixels each of them wants
+_LEAST_LEFT = 1e-8  # share of a band's variance that counts as nothing
+_LOOKED_AT = 3  # HSI components whose explained share is stated
 _FWHM_RANGE = (0.3, 2.5)  # in LR pixels
 _MAX_PIXELS = 40_000  # LR pixels used by the searches
 _COARSE_PIXELS = 5_000  # of these on the coarse grid
@@ -25,7 +28,15 @@ _MIN_EXPLAINED = 0.5
 
 def explained_by(pair: Pair, psf: PSF) -> float:
     """Share of the variance of the HSI's leading components that the MSI explains under a PSF, 0 to 1."""
-    return 1 - _Residual(pair)(psf)
+    seen = _thin(pair)
+    margin = psf.halo
+    spectra = seen.hsi_spectra(margin)
+    spectra = spectra - spectra.mean(1, keepdims=True)
+    values, vectors = np.linalg.eigh(spectra @ spectra.T)
+    if values[-1] <= 0:
+        return 0.0
+    left = _unexplained(vectors[:, -_LOOKED_AT:].T @ spectra, seen.msi_spectra(psf, margin))
+    return float(1 - left @ values[-_LOOKED_AT:] / values[-_LOOKED_AT:].sum())
 
 
 def estimate_psf(
@@ -33,7 +44,7 @@ def estimate_psf(
 ) -> tuple[PSF, float, bool]:
     """Find PSF width and displacement together.
 
-    The residual of regressing the HSI's leading components on the degraded MSI is minimised
+    The residual of regressing the degraded MSI on the HSI's leading components is minimised
     over (FWHM, dy, dx): a coarse grid of displacements, then Nelder-Mead.
 
     Parameters
@@ -50,7 +61,7 @@ def estimate_psf(
     -------
     psf : PSF
     explained : float
-        Share of the leading components' variance explained at the minimum, 0 to 1.
+        Share of the variance of the HSI's leading components that the MSI explains at the minimum, 0 to 1.
     confident : bool
         Whether displacing the PSF lowers the residual by more than chance would.
     """
@@ -81,18 +92,26 @@ def estimate_psf(
     gain = residual(PSF(r, psf.fwhm, *centre)) - best
     moved = math.hypot(psf.dy - centre[0], psf.dx - centre[1]) / r
     sure = gain > _MIN_GAIN * best or (moved > _MIN_MOVE and gain > best * _CHANCE / residual.pixels)
-    return psf, 1 - best, bool(phase and best < 1 - _MIN_EXPLAINED and sure)
+    return psf, explained_by(pair, psf), bool(phase and best < 1 - _MIN_EXPLAINED and sure)
 
 
 class _Residual:
-    """Share of the HSI's leading components that the degraded MSI does not explain, by PSF."""
+    """Share of the degraded MSI's variance that the HSI's leading components do not explain, by PSF.
+
+    The MSI is a sum of the HSI's bands, so under the right PSF next to nothing is left; the other way round
+    an MSI of few bands leaves much of the HSI, and what a wrong PSF does to that says little. The share is
+    the geometric mean over the MSI's bands: the likelihood where each has a noise of its own.
+    """
 
     def __init__(self, pair: Pair, reach: int = 2) -> None:
         self.pair, self.reach = _thin(pair), reach
         spectra = self.pair.hsi_spectra(reach)
         spectra = spectra - spectra.mean(1, keepdims=True)
-        _, vectors = np.linalg.eigh(spectra @ spectra.T)
-        self.scores = vectors[:, -_LEADING:].T @ spectra
+        spectra /= np.maximum(spectra.std(1, keepdims=True), 1e-12 * np.abs(spectra).max() + 1e-300)
+        values, vectors = np.linalg.eigh(spectra @ spectra.T)
+        varied = int((values > 1e-9 * values[-1]).sum())  # mixtures of three spectra have two
+        kept = max(1, min(_LEADING, varied, spectra.shape[1] // _PER_COMPONENT))
+        self.scores = vectors[:, -kept:].T @ spectra
 
     @property
     def pixels(self) -> int:
@@ -134,17 +153,22 @@ class _Residual:
 
     @staticmethod
     def _left(msi: FloatArray, scores: FloatArray) -> float:
-        """Share of the scores' variance that an affine function of the MSI leaves."""
-        target = scores - scores.mean(1, keepdims=True)
-        total = float(np.square(target).sum())
-        if total <= 1e-24 * float(np.square(scores).sum()) or total <= 0:
-            return 1.0
-        design = msi - msi.mean(1, keepdims=True)
-        design = design / np.maximum(np.sqrt(np.square(design).sum(1, keepdims=True)), 1e-30)
-        gram = design @ design.T + 1e-9 * np.eye(len(design))
-        projection = target @ design.T
-        fitted = float(np.sum(projection * np.linalg.solve(gram, projection.T).T))
-        return max(0.0, 1.0 - fitted / total)
+        """Share of the MSI's variance that an affine function of the scores leaves."""
+        left = _unexplained(msi, scores)
+        return float(np.exp(np.log(np.maximum(left, _LEAST_LEFT)).mean()))
+
+
+def _unexplained(targets: FloatArray, inputs: FloatArray) -> FloatArray:
+    """Share of each row's variance that an affine function of the inputs leaves; 1 where nothing varies."""
+    target = targets - targets.mean(1, keepdims=True)
+    total = np.square(target).sum(1)
+    varied = total > 1e-24 * np.square(targets).sum(1)
+    design = inputs - inputs.mean(1, keepdims=True)
+    design = design / np.maximum(np.sqrt(np.square(design).sum(1, keepdims=True)), 1e-30)
+    gram = design @ design.T + 1e-9 * np.eye(len(design))
+    projection = target @ design.T
+    fitted = np.sum(projection * np.linalg.solve(gram, projection.T).T, axis=1)
+    return np.where(varied, np.maximum(0.0, 1.0 - fitted / np.where(varied, total, 1.0)), 1.0)
 
 
 def _thin(pair: Pair) -> Pair:

@@ -70,6 +70,15 @@ def test_width_and_displacement_of_real_spectra(
     assert (response.misfit < 0.1 * msi.std((1, 2))).all()
 
 
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["abu_beach_3", "gatorsense_224"])
+def test_one_band_that_explains_little_of_the_hsi_is_explained_by_it(shared_data: Path, name: str) -> None:
+    truth = aviris(shared_data, name, side=88)
+    truth = truth[np.ptp(truth.reshape(len(truth), -1), axis=1) > 0]
+    pair, _, _ = made_pair(truth, srf=broad_bands(1, len(truth)), ratio=4, fwhm=4.4, dy=1.2, dx=-0.6)
+    check_place(pair, estimate_psf(pair)[0], ratio=4, fwhm=1.1, dy=0.3, dx=-0.15)
+
+
 def test_search_around_a_known_place() -> None:
     r = 3
     pair, _, _ = made_pair(land(height=120, width=120), ratio=r, dy=2.6 * r, dx=-1.2 * r)
