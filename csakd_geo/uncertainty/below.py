@@ -17,8 +17,9 @@ from csakd_geo.uncertainty.law import Uncertainty, find_activity, find_detail, f
 FloatArray = NDArray[np.floating]
 BoolArray = NDArray[np.bool_]
 
-TRANSFER = 2.0  # variance of the details' errors over that one level down (benchmarks/uncertainty.py)
-UNMODELLED = 0.5  # part of the HSI's noise variance that is in the errors whatever the method does (the same)
+# Set by benchmarks/uncertainty.py: the variance of the details' errors over that one level down is
+# TRANSFER * ratio ** STEEPNESS, and a part UNMODELLED of the HSI's noise variance is in them whatever is done.
+TRANSFER, STEEPNESS, UNMODELLED = 1.5, 0.5, 0.25
 _MSI_NOISE = 1.4  # deviation of the MSI's noise over its robust misfit at LR
 _LEAST = 144  # HSI pixels, and
 _CELLS = 3  # pixels of the degraded HSI per side, below which nothing is tried
@@ -58,9 +59,15 @@ class Trial:
     top: float
 
     def at_full_resolution(
-        self, psf: PSF, *, transfer: float = TRANSFER, unmodelled: float = UNMODELLED
+        self,
+        psf: PSF,
+        *,
+        transfer: float = TRANSFER,
+        steepness: float = STEEPNESS,
+        unmodelled: float = UNMODELLED,
     ) -> Uncertainty:
         """Carry the errors up one level."""
+        transfer *= psf.ratio**steepness
         alpha = transfer * self.growth * self.alpha + unmodelled * self.noise + self.carried
         return Uncertainty(alpha, transfer * self.beta, self.scale, psf, self.informed, self.top, True)
 
