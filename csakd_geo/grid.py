@@ -23,7 +23,9 @@ from csakd_geo.errors import GridError
 FloatArray = NDArray[np.floating]
 
 _DRIFT = 0.1  # MSI pixels that nested lattices may drift apart over the scene
-_RATIO_ERROR = 0.2  # relative difference that a ratio may have from the pixel sizes
+_MIN_SIZE = 1.5  # MSI pixels of the HSI pixel's longer side, below which nothing is to be gained
+_RATIO_ERROR = 0.25  # relative difference of pixel sizes from a ratio; what rounding from 1.5 up leaves
+_MAX_STRETCH = 2.0  # factor that an HSI pixel's side may be longer or shorter than an LR cell's
 _EDGE_POINTS = 33
 
 
@@ -133,7 +135,7 @@ def lay_grid(
     ----------
     hsi, msi : Georeferenced
     ratio : int, optional
-        By default the rounded quotient of the pixel sizes.
+        By default the rounded quotient of the pixel sizes, see `find_ratio`.
     shift : (float, float)
         Added to the HSI's coordinates along x and y, in units of the MSI's CRS.
     bounds : (left, bottom, right, top), optional
@@ -146,14 +148,13 @@ def lay_grid(
     Raises
     ------
     GridError
-        If the MSI is rotated, the HSI is not coarser, the ratio does not fit, or nothing overlaps.
+        If the MSI is rotated, the HSI is not coarser, its pixels are too long for square cells, the ratio does
+        not fit, or nothing overlaps.
     """
     if msi.transform.b or msi.transform.d:
         raise GridError(f"The MSI '{msi.name}' is rotated; warp it to a north-up grid first (gdalwarp).")
     to_msi = pixel_mapping(hsi, msi, shift)
-    size_x, size_y = _pixel_size(hsi, to_msi)
-    found = math.sqrt(size_x * size_y)
-    r = _check_ratio(hsi, msi, found, ratio)
+    r = _check_ratio(hsi, msi, _pixel_size(hsi, to_msi), ratio)
     footprint = _footprint(hsi, to_msi)
     box = _intersect(footprint, (0.0, 0.0, float(msi.width), float(msi.height)))
     if bounds is not None:
@@ -254,19 +255,43 @@ def _pixel_size(hsi: Georeferenced, to_msi: PixelMapping) -> tuple[float, float]
     return math.hypot(x[1] - x[0], y[1] - y[0]), math.hypot(x[3] - x[2], y[3] - y[2])
 
 
-def _check_ratio(hsi: Georeferenced, msi: Georeferenced, found: float, ratio: int | None) -> int:
-    if found < 1.5:
+def find_ratio(hsi: Georeferenced, msi: Georeferenced) -> int:
+    """The ratio of a pair: MSI pixels per side of a square as large as an HSI pixel, rounded, at least 2.
+
+    HSI pixels need not be square in MSI pixels (in degrees they narrow towards the poles): the warp takes them
+    to square cells, unless a side is more than twice as long as a cell's, or less than half.
+
+    Raises
+    ------
+    GridError
+        If the HSI is not coarser, or its pixels are too long for square cells.
+    """
+    return _check_ratio(hsi, msi, _pixel_size(hsi, pixel_mapping(hsi, msi)), None)
+
+
+def _check_ratio(hsi: Georeferenced, msi: Georeferenced, size: tuple[float, float], ratio: int | None) -> int:
+    sides = f"{size[0]:.2f} x {size[1]:.2f} MSI pixels"
+    if max(size) < _MIN_SIZE:
         raise GridError(
-            f"The HSI '{hsi.name}' has pixels {found:.2f} times as large as the MSI '{msi.name}'; "
-            "it must be at least 2 times coarser. Are the two inputs swapped?"
+            f"A pixel of the HSI '{hsi.name}' is {sides} of '{msi.name}'; it must be about 2 times coarser or more. "
+            "Are the two inputs swapped?"
         )
-    r = ratio if ratio is not None else _nearest(found)
-    if r < 2 or abs(found / r - 1) > _RATIO_ERROR:
+    found = max(2, _nearest(math.sqrt(size[0] * size[1])))
+    if not _within_stretch(size, found):
         raise GridError(
-            f"Ratio {r} does not fit: an HSI pixel is {found:.2f} MSI pixels wide; "
-            f"leave --ratio out or give {max(2, _nearest(found))}."
+            f"A pixel of the HSI '{hsi.name}' is {sides}, too long and narrow for cells of {found} x {found}; warp "
+            "it to square pixels in the MSI's CRS first (gdalwarp)."
         )
-    return r
+    low, high = min(size) / (1 + _RATIO_ERROR), max(size) / (1 - _RATIO_ERROR)
+    if ratio is not None and not (ratio >= 2 and low <= ratio <= high and _within_stretch(size, ratio)):
+        raise GridError(
+            f"Ratio {ratio} does not fit: an HSI pixel is {sides}; leave --ratio out or give {found}."
+        )
+    return found if ratio is None else ratio
+
+
+def _within_stretch(size: tuple[float, float], ratio: int) -> bool:
+    return all(1 / _MAX_STRETCH <= side / ratio <= _MAX_STRETCH for side in size)
 
 
 def _footprint(hsi: Georeferenced, to_msi: PixelMapping) -> tuple[float, float, float, float]:

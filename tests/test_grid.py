@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -227,6 +228,54 @@ def test_a_rotated_hsi_is_warped() -> None:
     assert grid.ratio == 3
 
 
+@given(st.floats(1.5, 12), st.floats(1.5, 12), st.integers(-1, 30))
+def test_what_is_told_of_a_ratio_is_true(width: float, height: float, ratio: int) -> None:
+    """Without a ratio, square pixels always fit; the ratio that a refusal names is taken."""
+    msi = Image(Affine(1, 0, 0, 0, -1, 0), 400, 400, UTM, "msi")
+    square = Image(Affine(width, 0, 0, 0, -width, 0), 20, 20, UTM, "hsi")
+    assert abs(lay_grid(square, msi).ratio - width) <= 0.5 + 1e-9
+    for hsi in (square, Image(Affine(width, 0, 0, 0, -height, 0), 20, 20, UTM, "hsi")):
+        try:
+            r = lay_grid(hsi, msi, ratio=ratio).ratio
+        except GridError as error:
+            told = re.search(r"give (\d+)\.$", str(error))
+            if told is None:  # too long and narrow
+                assert max(width, height) > 2 * min(width, height)
+                continue
+            r = int(told[1])
+            assert lay_grid(hsi, msi, ratio=r).ratio == lay_grid(hsi, msi).ratio == r
+        cell_over_pixel = [r / abs(hsi.transform.a), r / abs(hsi.transform.e)]
+        assert max(cell_over_pixel) <= 2 + 1e-9
+        assert min(cell_over_pixel) >= 0.5 - 1e-9
+
+
+@pytest.mark.parametrize("latitude", [0, 40, 50.7, 50.9, 53, 56, 58, 60, -60])
+def test_pixels_in_degrees_may_narrow_to_half(latitude: float) -> None:
+    hsi, msi = geographic(latitude)
+    grid = lay_grid(hsi, msi)
+    assert (grid.ratio, grid.nested) == (2, False)
+    assert (grid.height, grid.width) == (100, 100)
+    assert lay_grid(hsi, msi, ratio=2) == grid
+    with pytest.raises(GridError, match=r"Ratio 3 does not fit: .* give 2\."):
+        lay_grid(hsi, msi, ratio=3)
+
+
+@pytest.mark.parametrize("ratio", [None, 2])
+def test_pixels_finer_than_the_msis_along_one_axis_are_refused(ratio: int | None) -> None:
+    with pytest.raises(
+        GridError, match=r"'emit' is 0.85 x 2.01 MSI pixels, too long and narrow.*warp it to square"
+    ):
+        lay_grid(*geographic(65), ratio=ratio)
+
+
+def geographic(latitude: float) -> tuple[Image, Image]:
+    """An HSI of 0.000542 degrees, and an MSI of 30 m in UTM within it."""
+    x, y = Transformer.from_crs(4326, 32633, always_xy=True).transform(15.0, latitude)
+    pixel = 0.000542
+    hsi = Image(Affine(pixel, 0, 14.9, 0, -pixel, latitude + 0.05), 200, 400, CRS.from_epsg(4326), "emit")
+    return hsi, Image(Affine(30, 0, x - 1500, 0, -30, y + 1500), 100, 100, UTM, "landsat")
+
+
 def test_gsd_is_the_msis() -> None:
     msi = Image(Affine(2.5, 0, 0, 0, -2.5, 0), 40, 40)
     assert lay_grid(Image(Affine(10, 0, 0, 0, -10, 0), 10, 10), msi).gsd == 2.5
@@ -239,8 +288,8 @@ HSI = Image(Affine(30, 0, 5e5, 0, -30, 6e6), 30, 30, UTM, "broad.tif")
 @pytest.mark.parametrize(
     ("hsi", "msi", "options", "sentence"),
     [
-        (MSI, HSI, {}, r"'fine.tif' has pixels 0.33 times as large as the MSI 'broad.tif'.*swapped"),
-        (HSI, MSI, {"ratio": 5}, r"Ratio 5 does not fit: an HSI pixel is 3.00 MSI pixels wide.*give 3"),
+        (MSI, HSI, {}, r"'fine.tif' is 0.33 x 0.33 MSI pixels of 'broad.tif'.*2 times coarser.*swapped"),
+        (HSI, MSI, {"ratio": 5}, r"Ratio 5 does not fit: an HSI pixel is 3.00 x 3.00 MSI pixels.*give 3"),
         (HSI, MSI, {"ratio": 1}, r"Ratio 1 does not fit"),
         (
             HSI,

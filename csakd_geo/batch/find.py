@@ -17,11 +17,10 @@ from shapely.geometry.base import BaseGeometry
 
 from csakd_geo.batch.frame import write_frame
 from csakd_geo.batch.images import Image, find_images
-from csakd_geo.errors import InputError, OutputError
+from csakd_geo.errors import GridError, InputError, OutputError
 from csakd_geo.footprint import footprint, outline
+from csakd_geo.grid import find_ratio
 from csakd_geo.io import Source
-
-_MIN_RATIO = 1.5  # HSI pixel over MSI pixel below which two images are no pair
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,10 +126,9 @@ def _match(hsi: Image, msi: Image) -> Match | None:
     other = outline(msi.source)
     if own is None:
         return None
-    per_pixel = [
-        shown.area / (image.source.height * image.source.width) for shown, image in ((own, hsi), (other, msi))
-    ]
-    if math.sqrt(per_pixel[0] / per_pixel[1]) < _MIN_RATIO:
+    try:
+        find_ratio(hsi.source, msi.source)
+    except GridError:
         return None
     common = own.intersection(other).area
     if common <= 0:
