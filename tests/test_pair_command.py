@@ -9,6 +9,7 @@ from typing import Any
 import geopandas
 import made
 import numpy as np
+import products
 import pytest
 from click.testing import CliRunner, Result
 from shapely.geometry import box
@@ -153,6 +154,35 @@ def test_subfolders_and_broken_files(tmp_path: Path) -> None:
     assert "Left out: 'broken.tif' cannot be opened as a raster" in done.stderr
     assert "notes.txt" not in done.stderr
     assert "No MSI for" not in done.stderr  # one folder for both: an MSI needs no MSI
+
+
+def test_what_is_delivered_with_an_image_is_passed_over(tmp_path: Path) -> None:
+    """Two granules of EMIT in one folder with their masks, and a PlanetScope mask, which has more bands than it."""
+    table_y, table_x = np.mgrid[1:61, 1:61]
+    for stamp in ("20230623T101530", "20230724T101530"):
+        name = f"EMIT_L2A_RFL_001_{stamp}_2317406_012.nc"
+        (tmp_path / "in").mkdir(exist_ok=True)
+        path = products.emit(
+            tmp_path / "in" / name,
+            np.ones((60, 60, 5)),
+            table_x,
+            table_y,
+            flags=np.zeros((60, 60, 6)),
+            corner=(14.99, 52.36),
+        )
+        (path.parent / name.replace("RFL", "RFLUNCERT")).write_bytes(path.read_bytes())
+    for name, bands in (
+        ("20230623_101010_01_2440_3B_AnalyticMS_SR.tif", 4),
+        ("20230623_101010_01_2440_3B_udm2.tif", 3),
+    ):
+        products.raster(tmp_path / "in" / name, np.ones((bands, 150, 150), np.uint8), pixel=10)
+    done = call(tmp_path / "in", tmp_path / "in", "-o", tmp_path / "pairs.csv", "--min-overlap", "0.3")
+    assert done.exit_code == 0, done.output
+    assert "Left out" not in done.stderr
+    assert [(row["hsi"], row["msi"]) for row in rows(tmp_path / "pairs.csv")] == [
+        (f"in/EMIT_L2A_RFL_001_{stamp}_2317406_012.nc", "in/20230623_101010_01_2440_3B_AnalyticMS_SR.tif")
+        for stamp in ("20230623T101530", "20230724T101530")
+    ]
 
 
 def test_bad_input(folders: tuple[Path, Path], tmp_path: Path) -> None:

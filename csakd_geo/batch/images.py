@@ -11,7 +11,7 @@ from csakd_geo.dates import find_date
 from csakd_geo.errors import CsakdGeoError, InputError
 from csakd_geo.io import Source, open_source
 from csakd_geo.io.cube import is_store
-from csakd_geo.io.products import find_sensor
+from csakd_geo.io.products import find_sensor, is_companion
 
 #: Files that may be images; an ENVI image may have any name, but then a header beside it.
 _SUFFIXES = {
@@ -78,7 +78,10 @@ def find_images(folder: Path, notes: list[str]) -> list[Image]:
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
-    """Images of a folder and those below: stores and sensors' products as a whole, files by their suffix."""
+    """Images of a folder and those below: stores and sensors' products as a whole, files by their suffix.
+
+    Masks and the like of a sensor's product are passed over.
+    """
     if _is_product(folder):
         yield folder
         return
@@ -87,8 +90,13 @@ def _candidates(folder: Path) -> Iterator[Path]:
             continue
         if path.is_dir():
             yield from [path] if is_store(path) else _candidates(path)
-        elif path.suffix.lower() in _SUFFIXES or (not path.suffix and path.with_suffix(".hdr").exists()):
+        elif _may_be_image(path):
             yield path
+
+
+def _may_be_image(path: Path) -> bool:
+    known = path.suffix.lower() in _SUFFIXES or (not path.suffix and path.with_suffix(".hdr").exists())
+    return known and not is_companion(path)
 
 
 def _is_product(folder: Path) -> bool:

@@ -1,11 +1,13 @@
 """Products as the operators of sensors deliver them, one module each.
 
 A reader module has ``TITLE``, ``matches(files)`` and ``open_product(files, name)``, which returns a
-`csakd_geo.io.source.Source` without reading pixels.
+`csakd_geo.io.source.Source` without reading pixels. ``COMPANION``, where it has one, is a pattern of names of files
+that are delivered with an image and are none to fuse, such as masks.
 """
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +18,7 @@ from csakd_geo.errors import InputError
 if TYPE_CHECKING:
     from csakd_geo.io.source import Source
 
-__all__ = ["find_sensor", "open_product", "product_names"]
+__all__ = ["find_sensor", "is_companion", "open_product", "product_names"]
 
 _MODULES = (
     "enmap",
@@ -54,6 +56,12 @@ def find_sensor(path: Path | str) -> str | None:
 
     files = ProductFiles.open(path)
     return next((name for name in _MODULES if _module(name).matches(files)), None)
+
+
+def is_companion(path: Path) -> bool:
+    """Whether a file, by its name, is delivered with an image and is none to fuse: a mask, an uncertainty."""
+    patterns = (getattr(_module(name), "COMPANION", None) for name in _MODULES)
+    return any(pattern and re.fullmatch(pattern, path.name, re.IGNORECASE) for pattern in patterns)
 
 
 def open_product(path: Path | str, *, sensor: str, name: str | None = None) -> Source:

@@ -19,6 +19,8 @@ from csakd_geo.spectral import SpectralAxis
 
 TITLE = "EMIT L2A RFL or L1B RAD, .nc"
 _FILE = r"EMIT_(?:L2A_RFL|L1B_RAD)_.*\.nc"
+#: Files of a granule that are no image to fuse.
+COMPANION = r"EMIT_(?:L2A_MASK|L2A_RFLUNCERT|L1B_OBS)_.*\.nc"
 _STAMP = re.compile(r"_(\d{8}T\d{6})")
 #: Flags of the mask product that mean unusable; water and the aggregate are not among them.
 _FLAGS = ("cloud flag", "cirrus flag", "spacecraft flag")

@@ -15,6 +15,8 @@ from csakd_geo.sensors import get_sensor
 
 TITLE = "PlanetScope AnalyticMS (SR or not), folder, zip or *_metadata.xml"
 _HEAD = r"\d{8}_\d{6}_.*AnalyticMS.*metadata.*\.xml"
+#: Masks of a scene.
+COMPANION = r"\d{8}_\d{6}_.*_udm2?(?:_.*)?\.tif"
 #: Bands of UDM2, from 0, that mark a pixel unusable with 1: shadow, heavy haze, cloud.
 _UNUSABLE = (2, 4, 5)
 #: Bit 0 of the last band: black fill.
