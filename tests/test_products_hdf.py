@@ -53,7 +53,9 @@ def test_emit_is_put_on_its_map_grid(tmp_path: Path) -> None:
     assert str(source.crs) == "EPSG:4326"
     assert source.transform[:6] == (0.0005, 0, 15.0, 0, -0.0005, 52.5)
     np.testing.assert_array_equal(source.axis.good, [True, True, True, False, True])
-    assert "lookup table" in " ".join(describe(source)["warnings"])
+    said = " ".join(describe(source)["warnings"])
+    assert "lookup table" in said
+    assert "an HSI may stay so, since fuse warps it onto the MSI's grid" in said
 
 
 def test_emit_without_a_mask_says_so(tmp_path: Path) -> None:

@@ -140,7 +140,10 @@ def _warnings(source: Source, health: BandHealth, unit: str | None) -> Iterator[
     if source.crs is None:
         yield "There is no CRS: it can only be fused with an image whose transform lies in the same system."
     elif unit == "degree":
-        yield "The CRS is geographic: pixel sizes are in degrees, so warp it to a projected CRS."
+        yield (
+            "The CRS is geographic, so sizes are in degrees: an HSI may stay so, since fuse warps it onto the MSI's "
+            "grid; an MSI is better warped to a projected CRS first."
+        )
     if (t.b, t.d) != (0.0, 0.0):
         yield "The image is rotated: its rows do not run along an axis of the CRS."
     elif t.e > 0 or t.a < 0:
