@@ -22,6 +22,7 @@ from csakd_geo.grid import FusionGrid, Georeferenced, lay_grid, pixel_mapping
 from csakd_geo.io import open_source
 from csakd_geo.io.cog import RasterSpec, write_cog
 from csakd_geo.io.encoding import Encoding
+from csakd_geo.io.formats import FORMATS
 from csakd_geo.io.lattice import covered, read_hsi
 from csakd_geo.io.raster import RasterSource
 from csakd_geo.io.source import Source
@@ -165,6 +166,7 @@ def align(
     ----------
     hsi, msi : path or DataArray
     target : Path or str
+        Ends in ``.tif`` or ``.tiff``.
     shift : (float, float), optional
         Added to the HSI's coordinates, in units of the MSI's CRS; found from the pair by default.
     ratio : int, optional
@@ -186,9 +188,13 @@ def align(
     InputError
         If no shift can be told from the pair.
     CsakdGeoError
-        If the files do not fit, or the target exists or cannot be written.
+        If the files do not fit, or the target exists, has another suffix or cannot be written.
     """
     target = Path(target)
+    if target.suffix.lower() not in FORMATS["cog"].suffixes:
+        raise OutputError(
+            f"The output '{target.name}' must end in {' or '.join(FORMATS['cog'].suffixes)}: align writes a GeoTIFF."
+        )
     if target.exists() and not overwrite:
         raise OutputError(f"The output '{target}' exists; allow it to overwrite, or choose another name.")
     source, other = open_source(hsi, axis=wavelengths), open_source(msi)

@@ -226,6 +226,17 @@ def test_what_exists_is_kept(pair: Shifted, tmp_path: Path) -> None:
         assert src.transform == before.transform
 
 
+@pytest.mark.parametrize("name", ["out.img", "out.zarr", "out"])
+def test_another_suffix_than_that_of_a_geotiff_is_refused(pair: Shifted, tmp_path: Path, name: str) -> None:
+    result = run("align", pair.hsi, pair.msi, "-o", tmp_path / name, "--shift", "none")
+    assert result.exit_code == 1
+    assert f"'{name}' must end in .tif or .tiff: align writes a GeoTIFF." in " ".join(result.stderr.split())
+    assert not list(tmp_path.iterdir())
+    done = align(pair.hsi, pair.msi, tmp_path / "out.TIFF", shift=(0.0, 0.0))
+    with rasterio.open(done.path) as src:
+        assert src.driver == "GTiff"
+
+
 def test_an_input_is_never_replaced(pair: Shifted, tmp_path: Path) -> None:
     before = pair.hsi.read_bytes()
     result = run("align", pair.hsi, pair.msi, "-o", pair.hsi, "--overwrite")

@@ -14,7 +14,11 @@ from csakd_geo.cli.fuse import _shift
 @click.argument("hsi", type=click.Path(path_type=str))
 @click.argument("msi", type=click.Path(path_type=str))
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="GeoTIFF (COG) to write."
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="GeoTIFF (COG) to write: .tif or .tiff.",
 )
 @click.option("--warp", is_flag=True, help="Resample onto cells of whole MSI pixels, in the MSI's CRS.")
 @click.option(
