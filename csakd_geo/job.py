@@ -102,7 +102,7 @@ def prepare_job(draft: Draft, *, report: Report, keep_model: Path | None = None)
 def _prepare(draft: Draft, report: Report, keep_model: Path | None) -> Job:
     options = draft.options
     report("fit", 0.0, "reading the scene")
-    draft, pair, response, shift_note = _register(draft)
+    draft, pair, response, shift_note = register(draft)
     warnings = list(draft.warnings)
     if shift_note:
         warnings.append(shift_note)
@@ -181,7 +181,7 @@ def _backend(
     return chosen, {}
 
 
-def _register(draft: Draft) -> tuple[Draft, Pair, Response, str]:
+def register(draft: Draft) -> tuple[Draft, Pair, Response, str]:
     """Estimate PSF and shift; move the grid where a shift of 0.1 HSI pixel or more is believable."""
     options, scene = draft.options, draft.scene
     if options.shift != "auto":

@@ -58,6 +58,7 @@ ORDER = (
     "sample",
     "evaluate",
     "quicklook",
+    "compare",
     "trial",
     "report",
     "footprint",

@@ -35,6 +35,7 @@ _COMMANDS = {
     "train": _Command("train", "train", "Train a student and its teacher from a configuration."),
     "test": _Command("test", "test", "Score a model against every method on scenes with known truth."),
     "model": _Command("model", "model", "Look into models, import, export, verify and list them."),
+    "compare": _Command("compare", "compare", "Try every method on a small window of a pair."),
     "align": _Command("align", "align", "Write the HSI where the MSI shows it to be."),
     "response": _Command("response", "response", "Estimate responses, PSF, shift and noise from a pair."),
     "info": _Command("images", "info", "Say what an image is and what was understood of it."),

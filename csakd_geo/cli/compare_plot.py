@@ -1,0 +1,129 @@
+"""The picture of ``csakd-geo compare``: both inputs and every method in true colour, and two spectra."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csakd_geo.cli.response_plot import _broken
+from csakd_geo.quicklook.spectra import spectrum_at
+from csakd_geo.quicklook.view import TRUE_COLOUR, Bands, Lattice, limits, rgba
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from csakd_geo.compare import Candidate, Comparison
+    from csakd_geo.quicklook.spectra import Spot
+
+FloatArray = NDArray[np.floating]
+
+# Okabe and Ito without yellow, which white drowns; then greys
+_COLOURS = ("#999999", "#56B4E9", "#0072B2", "#CC79A7", "#E69F00", "#009E73", "#D55E00", "#000000")
+_COLUMNS, _SIDE, _DPI = 5, 3.1, 130
+_GREY = "#555555"
+
+
+def draw_comparison(found: Comparison) -> bytes:
+    """Draw inputs, all methods, and the spectra of two pixels.
+
+    HSI and methods share one stretch. The window has every pixel of it drawn.
+
+    Parameters
+    ----------
+    found : Comparison
+
+    Returns
+    -------
+    bytes
+        A PNG.
+    """
+    from matplotlib.figure import Figure
+
+    lattice = Lattice.of(found.fused)
+    panels = 2 + len(found.candidates)
+    rows = -(-panels // _COLUMNS)
+    aspect = float(np.clip(lattice.rows.size / lattice.cols.size, 0.35, 2.0))
+    heights = [rows * (_SIDE * aspect + 0.55), 3.6]
+    figure = Figure(
+        figsize=(_COLUMNS * _SIDE, sum(heights)), dpi=_DPI, layout="constrained", facecolor="white"
+    )
+    above, below = np.ravel(np.array(figure.subfigures(2, 1, height_ratios=heights, hspace=0.02)))
+    axes = above.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    for ax in axes[panels:]:
+        ax.set_visible(False)
+
+    hsi, msi = Bands.of(found.hsi), Bands.of(found.msi)
+    for ax, bands, title in ((axes[0], hsi, "HSI"), (axes[1], msi, "MSI")):
+        chosen, caption = bands.composite(TRUE_COLOUR)
+        seen = lattice.pick(bands.source, chosen)
+        if title == "HSI":
+            common = limits(seen)
+        _show(ax, seen, limits(seen), title, caption, found.spots, lattice.step)
+    for ax, candidate in zip(axes[2:], found.candidates, strict=False):
+        image = candidate.image[:, :: lattice.step, :: lattice.step]
+        _show(ax, image, common, candidate.name, _words(candidate), found.spots, lattice.step)
+
+    lower = below.subplots(1, len(found.spots), squeeze=False)[0]
+    for k, (ax, spot) in enumerate(zip(lower, found.spots, strict=True)):
+        _spectra(ax, found, hsi, k, spot)
+    handles, labels = lower[0].get_legend_handles_labels()
+    below.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _words(candidate: Candidate) -> str:
+    """The scores under a panel's name that are to be trusted."""
+    over = candidate.scores["hsi_over_noise"]
+    parts = [f"PSNR {candidate.held_out['psnr']:.2f} dB"] if candidate.held_out else []
+    parts += [] if over is None else [f"{over:.2f} of the noise"]
+    return ", ".join([*parts, f"{candidate.megapixel_seconds:.1f} s/Mpx"])
+
+
+def _show(
+    ax: Axes,
+    image: FloatArray,
+    stretch: FloatArray,
+    title: str,
+    text: str,
+    spots: tuple[Spot, ...],
+    step: int,
+) -> None:
+    ax.imshow(rgba(image, stretch), interpolation="nearest")
+    ax.set_title(title, loc="left", fontweight="bold", fontsize=10, pad=16)
+    ax.text(0, 1.02, text, transform=ax.transAxes, fontsize=8, color=_GREY, va="bottom")
+    for spot in spots:
+        place = spot.col / step, spot.row / step
+        ax.plot(*place, "o", ms=8, mfc="none", mec="black", mew=2.8)
+        ax.plot(*place, "o", ms=8, mfc="none", mec=spot.colour, mew=1.6)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.set_facecolor("#e4e4e4")
+
+
+def _spectra(ax: Axes, found: Comparison, hsi: Bands, k: int, spot: Spot) -> None:
+    """All methods' spectra of one pixel, with the HSI pixel around it."""
+    x = found.hsi.axis.wavelength[hsi.good] if hsi.in_nm else hsi.good + 1.0
+    around = spectrum_at(found.fused, found.hsi, spot)[hsi.good]
+    ax.plot(*_broken(x, around), color="black", lw=0.9, ls=(0, (2, 2)), label="HSI pixel around it", zorder=9)
+    for j, candidate in enumerate(found.candidates):
+        colour = _COLOURS[j % len(_COLOURS)]
+        ax.plot(*_broken(x, candidate.spectra[k][hsi.good]), color=colour, lw=1.2, label=candidate.name)
+    shown = np.concatenate([c.spectra[k][hsi.good] for c in found.candidates])
+    known = shown[np.isfinite(shown)]
+    if known.size:
+        low, high = np.percentile(known, (0.5, 99.5))
+        room = 0.08 * (high - low) or 1.0
+        ax.set_ylim(min(0.0, float(low) - room), float(high) + room)
+    ax.plot(0.012, 1.05, "o", ms=8, color=spot.colour, transform=ax.transAxes, clip_on=False)
+    ax.set_title(f"     Pixel {spot.name}", loc="left", fontweight="bold", fontsize=10)
+    ax.set_xlabel("Wavelength (nm)" if hsi.in_nm else "Band", fontsize=9)
+    if k == 0:
+        ax.set_ylabel(found.hsi.units.capitalize() or "Value", fontsize=9)
+    ax.tick_params(labelsize=8)
+    ax.grid(color="#e6e6e6", lw=0.7)
+    ax.spines[["top", "right"]].set_visible(False)
