@@ -27,7 +27,7 @@ _CUBE_BYTES = 400e6  # largest super-tile cube, as stored
 _BASE_BYTES = 650e6  # interpreter, libraries, torch
 _HALO = 14  # HSI pixels, typical
 _FIT, _BARE_FIT = 2.0, 1.5  # what a fit takes over its inputs, of a method and of a network without base
-_PLANES = 60  # float32 planes that a method works with beside the bands
+_CUBES, _PLANES = 2.5, 60  # float32 cubes of a tile that a method works with, and planes beside them
 _NEAR = 2  # HSI pixels of context that a network's tile sees, typical
 _STREAMS, _GRAPH_STREAMS = 9, 25  # float32 maps per feature that a network holds at its peak, in torch or not
 _PROBE = 16  # HSI pixels per side of the patch that is timed
@@ -157,10 +157,11 @@ def memory_of(scene: Scene, method: Method, cutting: Cutting) -> float:
         work = base + 4.0 * near**2 * (streams * config.features + 3 * config.bands + 2 * good)
     else:
         fit *= _FIT
-        work = 4.0 * inner**2 * (2 * good + _PLANES)
+        work = 4.0 * inner**2 * (_CUBES * good + _PLANES)
     tiles = -(-g.lr_height // cutting.supertile) * -(-g.lr_width // cutting.supertile)
-    others = min(workers(method), tiles) - 1
-    return float(_BASE_BYTES + max(fit, work + cube + read + (cube + read) * others))
+    held = min(workers(method), tiles)
+    working = 1 if isinstance(method, CSAKD) else held  # a network lets in one at a time
+    return float(_BASE_BYTES + max(fit, work * working + (cube + read) * held))
 
 
 def estimate(scene: Scene, method: Method, cutting: Cutting, *, disk: float) -> Budget:

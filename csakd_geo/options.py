@@ -36,8 +36,8 @@ class FuseOptions(BaseModel):
         Coarser levels in a Zarr store; a COG always has them.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-    backend : {"auto", "torch", "onnxruntime", "openvino"}
-        What runs a network; ``auto`` takes the fastest that is installed where that pays.
+    backend : {"auto", "torch", "onnxruntime", "openvino", "torch-compile"}
+        What runs a network; ``auto`` takes the fastest of the first three that is installed where that pays.
     precision : {"float32", "bf16"}
         Of a network's convolutions; with backend ``auto``, bf16 is used where it is faster.
     memory : str or None
@@ -84,7 +84,7 @@ class FuseOptions(BaseModel):
     format: Literal["cog", "zarr", "zarr2", "netcdf", "envi"] | None = None
     overviews: bool = False
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    backend: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
+    backend: Literal["auto", "torch", "onnxruntime", "openvino", "torch-compile"] = "auto"
     precision: Literal["float32", "bf16"] = "float32"
     memory: str | None = Field(default=None, pattern=r"^\s*\d+(\.\d+)?\s*[kKMGT]?i?B?\s*$")
     aoi: Path | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -81,8 +82,13 @@ def fused(job: Job, **changes: Any) -> Array:
     return fuse_supertile(job.scene, job.choice.method, job.fitted, plan, job.plan.frame)[0]
 
 
-@pytest.mark.parametrize("kind", ["cross", "official"])
-@pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    ("backend", "kind"),
+    [
+        *itertools.product(("torch", "onnxruntime", "openvino"), ("cross", "official")),
+        pytest.param("torch-compile", "cross", marks=pytest.mark.slow),
+    ],
+)
 def test_every_backend_gives_the_forward_pass(backend: str, kind: str, models: dict[str, Path]) -> None:
     needs(backend)
     model = load_model(models[kind])
@@ -98,6 +104,18 @@ def test_every_backend_gives_the_forward_pass(backend: str, kind: str, models: d
         ]
         found = runtime.fine(hsi, msi, *runtime.coarse(hsi, msi), base, matrices)
     assert made.relative(found.numpy(), expected.numpy()) < 1e-5
+
+
+def test_without_a_compiler_torch_compile_says_so(
+    models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+    runtime = open_runtime(load_model(models["official"]), 4, backend="torch-compile")
+    hsi, msi = torch.zeros(1, 12, 6, 6), torch.zeros(1, 4, 24, 24)
+    with torch.inference_mode(), pytest.raises(ModelError, match=r"torch.compile failed .*--backend torch"):
+        runtime.fine(hsi, msi, *runtime.coarse(hsi, msi), None, None)
 
 
 def test_a_graph_is_traced_once(

@@ -63,7 +63,7 @@ def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int
 @click.option("--device", help="auto (default), cpu, cuda or cuda:N.")
 @click.option(
     "--backend",
-    type=click.Choice(["auto", "torch", "onnxruntime", "openvino"]),
+    type=click.Choice(["auto", "torch", "onnxruntime", "openvino", "torch-compile"]),
     help="What runs the network (default auto: the fastest installed, where the run is long).",
 )
 @click.option("--precision", type=click.Choice(["float32", "bf16"]), help="Of the network's convolutions.")

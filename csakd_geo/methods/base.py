@@ -199,7 +199,16 @@ class _Plain:
             msi = np.ascontiguousarray(self.msi[:, *cut.window.scaled(r).slices()])
             with one_blas_thread():
                 fused = self.method.apply(self.fitted, hsi, msi)
-            kept = fused[:, *cut.kept.scaled(r).slices(cut.window.scaled(r))]
-            values = kept[list(self.rows)]
-            values[:, ~cut.valid] = np.nan
-            yield (values, 0) if encoding is None else encoding.encode(values)
+            yield self._finished(fused[:, *cut.kept.scaled(r).slices(cut.window.scaled(r))], cut, encoding)
+
+    def _finished(self, kept: FloatArray, cut: Cut, encoding: Encoding | None) -> tuple[NDArray[Any], int]:
+        """The wanted bands, masked and as stored, band by band: a second cube would not fit beside the first."""
+        kind, clipped = "float32" if encoding is None else encoding.dtype, 0
+        out = np.empty((len(self.rows), *cut.valid.shape), kind)
+        for k, row in enumerate(self.rows):
+            values = np.where(cut.valid, kept[row], np.float32(np.nan))[None]
+            if encoding is not None:
+                values, beyond = encoding.take([k]).encode(values)
+                clipped += beyond
+            out[k] = values[0]
+        return out, clipped

@@ -37,7 +37,7 @@ class CSAKD:
         ``cpu`` or ``cuda[:N]``.
     statistics : {"scene", "tile"}
         Whether attention and scaling are taken once from the scene or anew in every window.
-    backend : {"torch", "onnxruntime", "openvino"}
+    backend : {"torch", "onnxruntime", "openvino", "torch-compile"}
         What runs the network.
     precision : {"float32", "bf16"}
         Of its convolutions.

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 #: Backends by name, with the packages that they need.
 PACKAGES = {"torch": ("torch",), "onnxruntime": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
+
+#: torch's own compiler, which is only taken when asked for: it needs a C++ compiler (Triton on a GPU).
+COMPILED = "torch-compile"
 
 #: One tile at a time in a process.
 turn = threading.RLock()
@@ -101,6 +104,39 @@ class TorchRuntime:
         return fused
 
 
+class CompiledRuntime(TorchRuntime):
+    """The fine half of a network through torch.compile; its first tile takes a minute or so."""
+
+    def fine(
+        self, hsi: Tensor, msi: Tensor, x1: Tensor, x3: Tensor, base: Tensor | None, matrices: Tensor | None
+    ) -> Tensor:
+        """See :class:`Runtime`.
+
+        Raises
+        ------
+        ModelError
+            There is no compiler, or it failed.
+        """
+        from torch._dynamo.exc import TorchDynamoException
+        from torch._inductor.exc import InductorError
+
+        try:
+            return self._compiled(hsi, msi, x1, x3, base, matrices)
+        except (InductorError, TorchDynamoException) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ModelError(
+                f"torch.compile failed ({reason}); it needs a C++ compiler, on a GPU also Triton. Take "
+                "--backend torch instead."
+            ) from error
+
+    @cached_property
+    def _compiled(self) -> Callable[..., Tensor]:
+        import torch
+
+        compiled: Callable[..., Tensor] = torch.compile(super().fine, dynamic=False)
+        return compiled
+
+
 class GraphRuntime(TorchRuntime):
     """The fine half of a network, where nearly all the work is, as an ONNX graph; the rest in torch.
 
@@ -145,7 +181,7 @@ class GraphRuntime(TorchRuntime):
 
 def installed(backend: str) -> bool:
     """Whether a backend's packages are here."""
-    return all(importlib.util.find_spec(name) is not None for name in PACKAGES[backend])
+    return all(importlib.util.find_spec(name) is not None for name in PACKAGES.get(backend, ()))
 
 
 def open_runtime(
@@ -162,10 +198,10 @@ def open_runtime(
     ----------
     model : Model
     ratio : int
-    backend : {"torch", "onnxruntime", "openvino"}
+    backend : {"torch", "onnxruntime", "openvino", "torch-compile"}
     precision : {"float32", "bf16"}
     device : str
-        Of torch; the others run on the CPU.
+        Of torch, compiled or not; the others run on the CPU.
 
     Raises
     ------
@@ -174,6 +210,8 @@ def open_runtime(
     """
     if backend == "torch":
         return TorchRuntime(model, device, precision)
+    if backend == COMPILED:
+        return CompiledRuntime(model, device, precision)
     if device != "cpu":
         raise ModelError(f"The backend {backend} runs on the CPU; take torch for --device {device}.")
     return GraphRuntime(model, ratio, backend, precision)
