@@ -4,6 +4,7 @@ qgis_session.py draw IMAGE PNG                  renders the image in the style t
 qgis_session.py cancel PLUGINS HSI MSI OUTPUT   starts csakd:fuse and cancels it while it fits
 qgis_session.py load PLUGINS ALGORITHM HSI MSI OUTPUT [NAME=VALUE ...]
                                                 runs it and loads its result as the toolbox does
+qgis_session.py offers PLUGINS                  tells what the dialogs offer as names of rasters to write
 Prints one JSON object.
 """
 
@@ -109,10 +110,18 @@ def load(plugins: str, algorithm: str, hsi: str, msi: str, output: str, *more: s
     return {"plain": plain, "styled": layer.renderer().usesBands()}
 
 
+def offers(plugins: str) -> dict[str, object]:
+    sys.path.insert(0, plugins)
+    provider = import_module("csakd.provider").Provider()
+    QgsApplication.processingRegistry().addProvider(provider)
+    algorithms = {name: provider.algorithm(name) for name in ("fuse", "align")}
+    return {name: a.parameterDefinition("OUTPUT").createFileFilter() for name, a in algorithms.items()}
+
+
 if __name__ == "__main__":
     application = QgsApplication([], False)
     application.initQgis()
     command, *words = sys.argv[1:]
-    answer = {"draw": draw, "cancel": cancel, "load": load}[command](*words)
+    answer = {"draw": draw, "cancel": cancel, "load": load, "offers": offers}[command](*words)
     print(json.dumps(answer))
     application.exitQgis()

@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -211,6 +212,13 @@ def test_the_toolbox_loads_the_result_in_its_style(
         assert bands["styled"] == [26, 16, 9]
 
 
+@pytest.mark.slow
+def test_dialogs_offer_the_formats_that_are_written(qgis: Qgis) -> None:
+    offered = qgis.session("offers", qgis.profile / "python" / "plugins")
+    kinds = {name: set(re.findall(r"\*\.(\w+)", text)) for name, text in offered.items()}
+    assert kinds == {"fuse": {"tif", "img"}, "align": {"tif"}}
+
+
 @pytest.fixture(scope="module")
 def shifted(sample: SimulatedPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample's HSI where it says to lie 30 m too far west and 50 m too far north."""
@@ -250,13 +258,15 @@ def test_parameters_of_align_arrive(qgis: Qgis, sample: SimulatedPaths, tmp_path
     for values, sentence in (
         ({"RATIO": 3, "SHIFT": "none"}, "ratio"),
         ({"WAVELENGTHS": sample.msi}, "the band list given has 4 bands"),
+        ({"OUTPUT": tmp_path / "refused.img"}, "must end in .tif or .tiff"),
     ):
         output = tmp_path / "refused.tif"
-        done = qgis.process("run", "csakd:align", HSI=sample.hsi, MSI=sample.msi, OUTPUT=output, **values)
+        given = {"HSI": sample.hsi, "MSI": sample.msi, "OUTPUT": output, **values}
+        done = qgis.process("run", "csakd:align", **given)
         assert done.returncode == 1
         assert sentence in done.stderr.lower()
         assert "Traceback" not in done.stderr + done.stdout
-        assert not output.exists()
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["aligned.qml", "aligned.tif"]
 
 
 @pytest.mark.slow
@@ -315,6 +325,27 @@ def test_info_and_evaluate_return_the_numbers(
         "scores"
     ]
     assert {name.lower(): value for name, value in scores.items()} == pytest.approx(told)
+
+
+@pytest.mark.slow
+def test_evaluate_does_without_a_truth(
+    qgis: Qgis, fused: Path, sample: SimulatedPaths, tmp_path: Path
+) -> None:
+    page = tmp_path / "scores.html"
+    scores = qgis.results("csakd:evaluate", FUSED=fused, HSI=sample.hsi, MSI=sample.msi, OUTPUT=page)
+    assert scores.pop("OUTPUT") == str(page)
+    words = ["evaluate", str(fused), "--hsi", str(sample.hsi), "--msi", str(sample.msi), "--json"]
+    told = json.loads(cli_stdout(*words))["scores"]
+    assert {name.lower(): value for name, value in scores.items()} == pytest.approx(told)
+    assert scores["HQNR"] == pytest.approx((1 - scores["D_LAMBDA"]) * (1 - scores["D_S"]))
+    text = page.read_text("utf-8")
+    assert f"<h3>fused.tif against {sample.hsi.name} and {sample.msi.name}</h3>" in text
+    assert f"<th align='left'>HQNR</th><td>{told['hqnr']:.6g}</td>" in text
+    for values in ({}, {"HSI": sample.hsi}, {"TRUTH": sample.truth, "MSI": sample.msi}):
+        done = qgis.process("run", "csakd:evaluate", FUSED=fused, **values)
+        assert done.returncode == 1
+        assert "Give either a true image, or both the HSI and the MSI" in done.stderr
+        assert "Traceback" not in done.stderr + done.stdout
 
 
 def cli_stdout(*words: str) -> str:

@@ -20,6 +20,14 @@ from .process import run_cli
 from .style import show_styled
 
 
+class _GeoTiff(QgsProcessingParameterRasterDestination):
+    """A raster to write; align writes GeoTIFF alone."""
+
+    def supportedOutputRasterLayerExtensions(self) -> list[str]:
+        """What the dialog offers."""
+        return ["tif"]
+
+
 class Align(Algorithm):
     """Write a hyperspectral image where the multispectral one shows it to be."""
 
@@ -46,7 +54,7 @@ class Align(Algorithm):
         self.addParameter(ImageParameter("MSI", "Multispectral image (MSI)"))
         for option in ALIGN:
             self.addParameter(make_parameter(option))
-        self.addParameter(QgsProcessingParameterRasterDestination("OUTPUT", "Aligned image"))
+        self.addParameter(_GeoTiff("OUTPUT", "Aligned image"))
         for axis in "XY":
             self.addOutput(QgsProcessingOutputNumber(f"SHIFT_{axis}", f"Shift along {axis.lower()}"))
 

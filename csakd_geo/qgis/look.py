@@ -9,6 +9,7 @@ from typing import Any
 
 from qgis.core import (
     QgsProcessingContext,
+    QgsProcessingException,
     QgsProcessingFeedback,
     QgsProcessingOutputNumber,
     QgsProcessingOutputString,
@@ -20,8 +21,23 @@ from .algorithm import Algorithm
 from .parameters import ImageParameter, image_path
 from .process import run_cli
 
-_SCORES = ("psnr", "sam", "ergas", "rmse", "uiqi", "ssim", "cc", "pixels")
-_UNITS = {"psnr": " dB", "sam": "°"}
+#: Scores of ``csakd-geo evaluate --json``: what they are called, and their unit.
+_AGAINST_TRUTH = {
+    "psnr": ("PSNR", " dB"),
+    "sam": ("SAM", "°"),
+    **{name: (name.upper(), "") for name in ("ergas", "rmse", "uiqi", "ssim", "cc")},
+    "pixels": ("Pixels compared", ""),
+}
+_AGAINST_INPUTS = {
+    "hqnr": ("HQNR", ""),
+    "d_lambda": ("D_lambda", ""),
+    "d_s": ("D_s", ""),
+    "hsi_consistency": ("HSI consistency", ""),
+    "hsi_over_noise": ("HSI consistency over its noise", ""),
+    "msi_consistency": ("MSI consistency", ""),
+    "angle": ("Spectral angle to the HSI", "°"),
+    "pixels": ("Pixels compared", ""),
+}
 
 
 class _Look(Algorithm):
@@ -95,45 +111,67 @@ class Info(_Look):
 
 
 class Evaluate(_Look):
-    """Score a fused image against the truth."""
+    """Score a fused image against the truth, or against the two images that it was made of."""
 
     command = "evaluate"
-    title = "Score against truth"
+    title = "Score fused image"
     help = (
-        "Compares a fused image with a true image of the same grid: PSNR, SSIM, UIQI and CC (higher is better), "
-        "SAM, ERGAS and RMSE (lower is better). Ratio is that of the fusion: HSI pixel over MSI pixel."
+        "Compares a fused image with a <b>true image</b> of the same grid: PSNR, SSIM, UIQI and CC (higher is better), "
+        "SAM, ERGAS and RMSE (lower is better). Ratio is that of the fusion: HSI pixel over MSI pixel.\n\n"
+        "Without a true image give the <b>HSI</b> and the <b>MSI</b> that the fused image was made of: HQNR (1 is "
+        "best) with its spectral and spatial parts D_lambda and D_s, and how far the fused image, degraded and "
+        "projected, differs from the two. They find faults of detail and position, but do not rank methods that work."
     )
 
     def initAlgorithm(self, configuration: dict[str, Any] | None = None) -> None:
         """Declare the parameters."""
         self.addParameter(ImageParameter("FUSED", "Fused image"))
-        self.addParameter(ImageParameter("TRUTH", "True image"))
+        self.addParameter(ImageParameter("TRUTH", "True image", optional=True))
         number = QgsProcessingParameterNumber
         self.addParameter(
-            number("RATIO", "Ratio of the fusion", type=number.Integer, defaultValue=4, minValue=1)
+            number(
+                "RATIO", "With a true image: ratio of the fusion", number.Integer, defaultValue=4, minValue=1
+            )
         )
+        self.addParameter(ImageParameter("HSI", "Without: hyperspectral image (HSI)", optional=True))
+        self.addParameter(ImageParameter("MSI", "Without: multispectral image (MSI)", optional=True))
         self._add_page()
-        for name in _SCORES:
-            self.addOutput(QgsProcessingOutputNumber(name.upper(), name.upper()))
+        for name, (label, _) in {**_AGAINST_TRUTH, **_AGAINST_INPUTS}.items():
+            self.addOutput(QgsProcessingOutputNumber(name.upper(), label))
 
     def processAlgorithm(
         self, parameters: dict[str, Any], context: QgsProcessingContext, feedback: QgsProcessingFeedback
     ) -> dict[str, Any]:
         """Run ``csakd-geo evaluate --json``."""
-        fused, truth = (image_path(self, parameters, name, context) for name in ("FUSED", "TRUTH"))
-        ratio = self.parameterAsInt(parameters, "RATIO", context)
-        done = run_cli(["evaluate", f"--ratio={ratio}", "--json", "--", fused, truth], feedback)
+        names = ("FUSED", "TRUTH", "HSI", "MSI")
+        fused, truth, hsi, msi = (image_path(self, parameters, name, context) for name in names)
+        if truth and not (hsi or msi):
+            ratio = self.parameterAsInt(parameters, "RATIO", context)
+            arguments, labels, others = (
+                [f"--ratio={ratio}", "--json", "--", fused, truth],
+                _AGAINST_TRUTH,
+                [truth],
+            )
+        elif hsi and msi and not truth:
+            arguments, labels = [f"--hsi={hsi}", f"--msi={msi}", "--json", "--", fused], _AGAINST_INPUTS
+            others = [hsi, msi]
+        else:
+            raise QgsProcessingException(
+                "Give either a true image, or both the HSI and the MSI and no true image."
+            )
+        done = run_cli(["evaluate", *arguments], feedback)
         if done.cancelled:
             return {}
         scores = json.loads(done.stdout)["scores"]
         rows = [
-            (name.upper() if name != "pixels" else "Pixels", f"{scores[name]:.6g}{_UNITS.get(name, '')}")
-            for name in _SCORES
+            (label, "none" if scores[name] is None else f"{scores[name]:.6g}{unit}")
+            for name, (label, unit) in labels.items()
         ]
         for name, value in rows:
             feedback.pushInfo(f"{name}: {value}")
-        page = self._write_page(parameters, context, f"{Path(fused).name} against {Path(truth).name}", rows)
-        return {**{name.upper(): scores[name] for name in _SCORES}, **page}
+        against = " and ".join(Path(other).name for other in others)
+        page = self._write_page(parameters, context, f"{Path(fused).name} against {against}", rows)
+        return {**{name.upper(): scores[name] for name in labels}, **page}
 
 
 def _label(key: str) -> str:
