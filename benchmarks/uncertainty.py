@@ -13,19 +13,24 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pairs import load_scene, read
+from pairs import load_scene, paris_ms, read
 
+from csakd_geo.align import find_shift
 from csakd_geo.choose import fitting_model
 from csakd_geo.degrade import PSF, observe
+from csakd_geo.draft import draft_job
 from csakd_geo.methods import get_method
 from csakd_geo.methods.csakd import CSAKD
+from csakd_geo.options import make_options
 from csakd_geo.pair import Block, Pair
+from csakd_geo.quality import fit_agreement
 from csakd_geo.response import estimate_noise, estimate_response
 from csakd_geo.sensors import get_sensor
 from csakd_geo.spectral import SpectralAxis, gaussian_response
@@ -160,6 +165,18 @@ def choose(found: list[tuple[str, np.ndarray]]) -> tuple[float, float, float]:
     return GRID[int(np.argmin(np.mean(means, axis=0)))]
 
 
+def count_changed(data: Path) -> str:
+    """HSI pixels of a real pair of one date that are flagged as changed."""
+    with tempfile.TemporaryDirectory() as folder:
+        case = paris_ms(data, Path(folder))
+        found = find_shift(
+            draft_job(case.hsi, case.msi, make_options({"method": "regression"})).scene, least=1
+        )
+        block, agreement = found.pair.blocks[0], fit_agreement(found.pair, found.response)
+        changed = agreement.changed(block.hsi, block.msi, block.valid)
+    return f"{case.name}: {changed.sum()} of {changed.size} HSI pixels are flagged as changed"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -169,6 +186,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     begun = time.perf_counter()
+    print(count_changed(args.data), flush=True)
     with one_blas_thread():
         found = list(cases(args.data, args.names))
     areas, far = sorted({case.area for case in found}), [(case.area, distances(case)) for case in found]

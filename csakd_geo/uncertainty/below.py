@@ -19,7 +19,7 @@ BoolArray = NDArray[np.bool_]
 
 # Set by benchmarks/uncertainty.py: the variance of the details' errors over that one level down is
 # TRANSFER * ratio ** STEEPNESS, and a part UNMODELLED of the HSI's noise variance is in them whatever is done.
-TRANSFER, STEEPNESS, UNMODELLED = 1.5, 0.5, 0.25
+TRANSFER, STEEPNESS, UNMODELLED = 1.0, 1.0, 0.25
 _MSI_NOISE = 1.4  # deviation of the MSI's noise over its robust misfit at LR
 _LEAST = 144  # HSI pixels, and
 _CELLS = 3  # pixels of the degraded HSI per side, below which nothing is tried
