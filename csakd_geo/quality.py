@@ -24,7 +24,7 @@ MASKED, FILLED, CLIPPED, EXTRAPOLATED, CHANGED = 1, 2, 4, 8, 16
 #: Bit, name and meaning; what is not told of holds 0.
 FLAGS = (
     (MASKED, "masked", "no data in the product"),
-    (FILLED, "filled", "near a gap of an input, whose filling reaches the pixel"),
+    (FILLED, "filled", "an input has a gap in this HSI pixel or the next, which was filled"),
     (CLIPPED, "clipped", "a band is stored at the limit of the product's type"),
     (EXTRAPOLATED, "extrapolated", "values beyond those the fit saw, or an image ends within the HSI pixel"),
     (CHANGED, "changed", "HSI and MSI disagree, as where something changed between their dates"),
@@ -59,7 +59,7 @@ class Agreement:
     @property
     def halo(self) -> int:
         """LR pixels around one that its bits depend on."""
-        return max(self.psf.halo + 1, self.psf.context)
+        return self.psf.halo + 1
 
     def changed(self, hsi: FloatArray, msi: FloatArray, valid: BoolArray) -> BoolArray:
         """LR pixels ``(y, x)`` of a window where the images disagree in a patch."""
@@ -125,10 +125,9 @@ def flag_block(agreement: Agreement, block: Block, *, partial: BoolArray) -> NDA
         LR pixels in which an image ends.
     """
     r = agreement.psf.ratio
-    reach = np.ones((2 * agreement.psf.context + 1,) * 2, bool)
-    filled = ~block.valid
-    if filled.any():
-        filled = binary_dilation(filled, reach)
+    filled = binary_dilation(
+        ~block.valid, np.ones((3, 3), bool)
+    )  # farther off, interpolation gives little weight
     low = FILLED * filled + EXTRAPOLATED * partial
     low = low + CHANGED * agreement.changed(block.hsi, block.msi, block.valid)
     return np.asarray(
