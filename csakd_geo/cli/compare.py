@@ -95,12 +95,12 @@ def compare(
         click.echo(str(picture))
 
 
-_HELD = (("PSNR dB", "psnr", ".2f"), ("SAM deg", "sam", ".3f"), ("ERGAS", "ergas", ".3f"))
+_HELD = (("PSNR dB", "psnr", ".2f"), ("SAM deg", "sam", ".2f"), ("ERGAS", "ergas", ".2f"))
 _INPUTS = (
     ("over noise", "hsi_over_noise", ".2f"),
     ("HQNR", "hqnr", ".4f"),
-    ("HSI diff %", "hsi_consistency", ".2%"),
-    ("MSI diff %", "msi_consistency", ".2%"),
+    ("HSI diff", "hsi_consistency", ".2%"),
+    ("MSI diff", "msi_consistency", ".2%"),
 )
 
 
@@ -117,21 +117,27 @@ def _print(found: Comparison) -> None:
     table.add_column("method", no_wrap=True)
     held = [column for column in _HELD if found.candidates[0].held_out]
     for title, _, _ in (*held, *_INPUTS):
-        table.add_column(title.removesuffix(" %"), justify="right")
-    table.add_column("fit s", justify="right")
-    table.add_column("s per Mpx", justify="right")
+        table.add_column(title, justify="right")
+    table.add_column("s / Mpx", justify="right")
     for c in found.candidates:
         cells = [format(c.held_out[key], form) for _, key, form in held]
         cells += [_number(c.scores[key], form) for _, key, form in _INPUTS]
-        table.add_row(c.name, *cells, f"{c.fit_seconds:.1f}", f"{c.megapixel_seconds:.1f}")
+        table.add_row(c.name, *cells, f"{c.megapixel_seconds:.1f}")
     Console(highlight=False).print(table)
-    if held:
-        click.echo("Trust PSNR, SAM and ERGAS: held-out blocks one level down, with the HSI as truth.")
-        click.echo(
-            "Next to these 'over noise' counts, nearest to 0.9 is best; HQNR tells what failed, not what is best."
-        )
-    else:
-        click.echo("Trust 'over noise', nearest to 0.9 is best; HQNR tells what failed, not what is best.")
+    for line in _TRUST[bool(held)]:
+        click.echo(line)
+
+
+_TRUST = {
+    True: (
+        "Trust PSNR, SAM and ERGAS: they are of held-out blocks one level down, where the HSI is the truth.",
+        "HQNR shows what failed (far below the rest), not what is best.",
+    ),
+    False: (
+        "Leave out what HQNR puts far below the rest; it does not rank the others.",
+        "Of these, 'over noise' counts: the nearer to 0.9, the better.",
+    ),
+}
 
 
 def _number(value: float | None, form: str) -> str:

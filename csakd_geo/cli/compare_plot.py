@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +48,7 @@ def draw_comparison(found: Comparison) -> bytes:
     panels = 2 + len(found.candidates)
     rows = -(-panels // _COLUMNS)
     aspect = float(np.clip(lattice.rows.size / lattice.cols.size, 0.35, 2.0))
-    heights = [rows * (_SIDE * aspect + 0.55), 3.6]
+    heights = [rows * (_SIDE * aspect + 0.6), 4.8]
     figure = Figure(
         figsize=(_COLUMNS * _SIDE, sum(heights)), dpi=_DPI, layout="constrained", facecolor="white"
     )
@@ -66,10 +68,16 @@ def draw_comparison(found: Comparison) -> bytes:
         image = candidate.image[:, :: lattice.step, :: lattice.step]
         _show(ax, image, common, candidate.name, _words(candidate), found.spots, lattice.step)
 
-    lower = below.subplots(1, len(found.spots), squeeze=False)[0]
-    for k, (ax, spot) in enumerate(zip(lower, found.spots, strict=True)):
-        _spectra(ax, found, hsi, k, spot)
-    handles, labels = lower[0].get_legend_handles_labels()
+    lower = below.subplots(2, len(found.spots), sharex=True, squeeze=False, height_ratios=(1.6, 1))
+    for k, spot in enumerate(found.spots):
+        _spectra(lower[:, k], found, hsi, k, spot)
+    figure.suptitle(
+        f"{found.hsi.name} and {found.msi.name}, {found.fused.width} x {found.fused.height} pixels",
+        x=0.008,
+        ha="left",
+        fontsize=12,
+    )
+    handles, labels = lower[0, 0].get_legend_handles_labels()
     below.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
@@ -105,25 +113,35 @@ def _show(
     ax.set_facecolor("#e4e4e4")
 
 
-def _spectra(ax: Axes, found: Comparison, hsi: Bands, k: int, spot: Spot) -> None:
-    """All methods' spectra of one pixel, with the HSI pixel around it."""
+def _spectra(axes: Sequence[Axes], found: Comparison, hsi: Bands, k: int, spot: Spot) -> None:
+    """All methods' spectra of one pixel with the HSI pixel around it, and below how they differ."""
     x = found.hsi.axis.wavelength[hsi.good] if hsi.in_nm else hsi.good + 1.0
     around = spectrum_at(found.fused, found.hsi, spot)[hsi.good]
-    ax.plot(*_broken(x, around), color="black", lw=0.9, ls=(0, (2, 2)), label="HSI pixel around it", zorder=9)
-    for j, candidate in enumerate(found.candidates):
-        colour = _COLOURS[j % len(_COLOURS)]
-        ax.plot(*_broken(x, candidate.spectra[k][hsi.good]), color=colour, lw=1.2, label=candidate.name)
-    shown = np.concatenate([c.spectra[k][hsi.good] for c in found.candidates])
-    known = shown[np.isfinite(shown)]
-    if known.size:
-        low, high = np.percentile(known, (0.5, 99.5))
-        room = 0.08 * (high - low) or 1.0
-        ax.set_ylim(min(0.0, float(low) - room), float(high) + room)
-    ax.plot(0.012, 1.05, "o", ms=8, color=spot.colour, transform=ax.transAxes, clip_on=False)
-    ax.set_title(f"     Pixel {spot.name}", loc="left", fontweight="bold", fontsize=10)
-    ax.set_xlabel("Wavelength (nm)" if hsi.in_nm else "Band", fontsize=9)
+    spectra = np.stack([candidate.spectra[k][hsi.good] for candidate in found.candidates])
+    middle = np.median(spectra, axis=0)
+    dashed: dict[str, Any] = {"color": "black", "lw": 0.9, "ls": (0, (2, 2)), "zorder": 9}
+    axes[0].plot(*_broken(x, around), label="HSI pixel around it", **dashed)
+    for candidate, spectrum, colour in zip(found.candidates, spectra, cycle(_COLOURS), strict=False):
+        axes[0].plot(*_broken(x, spectrum), color=colour, lw=1.2, label=candidate.name)
+        axes[1].plot(*_broken(x, spectrum - middle), color=colour, lw=1.0)
+    _limit(axes[0], spectra, zero=True)
+    _limit(axes[1], spectra - middle, zero=False)
+    axes[0].plot(0.012, 1.09, "o", ms=8, color=spot.colour, transform=axes[0].transAxes, clip_on=False)
+    axes[0].set_title(f"     Pixel {spot.name}", loc="left", fontweight="bold", fontsize=10)
+    axes[1].set_xlabel("Wavelength (nm)" if hsi.in_nm else "Band", fontsize=9)
     if k == 0:
-        ax.set_ylabel(found.hsi.units.capitalize() or "Value", fontsize=9)
-    ax.tick_params(labelsize=8)
-    ax.grid(color="#e6e6e6", lw=0.7)
-    ax.spines[["top", "right"]].set_visible(False)
+        axes[0].set_ylabel(found.hsi.units.capitalize() or "Value", fontsize=9)
+        axes[1].set_ylabel("less their\nmedian", fontsize=9)
+    for ax in axes:
+        ax.tick_params(labelsize=8)
+        ax.grid(color="#e6e6e6", lw=0.7)
+        ax.spines[["top", "right"]].set_visible(False)
+
+
+def _limit(ax: Axes, values: FloatArray, *, zero: bool) -> None:
+    """An ordinate for nearly all of some values; a few bands that stick out do not count."""
+    known = values[np.isfinite(values)]
+    if known.size:
+        low, high = (float(v) for v in np.percentile(known, (0.5, 99.5)))
+        room = 0.08 * (high - low) or 1.0
+        ax.set_ylim((min(0.0, low) if zero else low) - room, high + room)
