@@ -17,6 +17,7 @@ from dask.delayed import Delayed, delayed
 from numpy.typing import NDArray
 
 from csakd_geo.engine.kernel import fuse_supertile, output_window
+from csakd_geo.engine.memory import give_back
 from csakd_geo.engine.scene import Scene
 from csakd_geo.engine.store import Store
 from csakd_geo.errors import InputError
@@ -136,10 +137,12 @@ def _write(
         encoded, clipped = np.full(shape, encoding.nodata, encoding.dtype), 0
     fused = time.perf_counter()
     store.put(area, encoded, clipped)
-    staged = time.perf_counter()
+    staged, size = time.perf_counter(), encoded.nbytes
+    del encoded
+    give_back()
     (begun, _), (there, nbytes) = read[0], read[-1]
     seconds = there - begun, fused - there, staged - fused
-    sizes = nbytes / 1e6, encoded.nbytes / 1e6, encoded.nbytes / 1e6
+    sizes = nbytes / 1e6, size / 1e6, size / 1e6
     return Written(clipped, failure, dict(zip(STAGES, zip(seconds, sizes, strict=True), strict=True)))
 
 
