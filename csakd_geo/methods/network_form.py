@@ -51,8 +51,7 @@ def prepare(card: ModelCard, pair: Pair, response: Response, *, seed: int = 0) -
     Raises
     ------
     ModelError
-        If the card asks for a base or a normalisation that is not known here, or for fewer
-        coefficients than the base has.
+        If the card asks for a base or a normalisation that is not known here.
     """
     base = _base(card)
     inner = base.fit(pair, response, seed=seed) if base is not None else None
@@ -88,12 +87,7 @@ def _mapping(
     elif inner is None:
         subspace = pair_subspace(pair, response, components=kept)
     else:
-        subspace = Subspace.of(inner)
-    if len(subspace.deviation) > kept:
-        raise ModelError(
-            f"Model '{card.name}' sees {kept} coefficients, but its base has "
-            f"{len(subspace.deviation)}; take a model of at least that many."
-        )
+        subspace = Subspace.of(inner).leading(kept)
     margin = response.psf.halo
     targets = subspace.inverse @ (pair.hsi_spectra(margin) - subspace.mean[:, None])
     to_coordinates = regress(pair.msi_spectra(response.psf, margin), targets)
@@ -143,8 +137,8 @@ class BaseMap:
     weight : ndarray (K or band, k)
     level : ndarray (K or band,)
     rest_weight, rest_level : ndarray (band, k), ndarray (band,), or None
-        ``rest_weight @ z + rest_level`` is what the base has outside the domain's subspace, in the
-        HSI's units; it joins the answer.
+        ``rest_weight @ z + rest_level`` is what the base has outside the subspace that the network sees,
+        in the HSI's units; it joins the answer.
     """
 
     weight: FloatArray
@@ -163,7 +157,7 @@ class Inputs:
     msi : ndarray (K or msi_band, ry, rx)
     base : ndarray (K or band, ry, rx) or None
     rest : ndarray (band, ry, rx) or None
-        What the base has outside the domain's subspace, in the HSI's units; it joins the answer.
+        What the base has outside the subspace that the network sees, in the HSI's units; it joins the answer.
     """
 
     hsi: FloatArray
@@ -213,7 +207,7 @@ def base_map(card: ModelCard, fitted: Fitted, hsi: FloatArray | None = None) -> 
         slope, shift = _affine(card, fitted, hsi)
         return BaseMap(own.basis * slope, own.mean * slope + shift)
     seen = Subspace.of(fitted.inner(_OWN))
-    if card.domain is None:
+    if card.domain is None and len(own.deviation) == len(seen.deviation):
         weight = np.diag(1 / seen.deviation)
         return BaseMap(_pad(weight, card.network.bands), np.zeros(card.network.bands, np.float32))
     inside, level = seen.inverse @ own.basis, seen.inverse @ (own.mean - seen.mean)

@@ -30,13 +30,16 @@ from csakd_geo.response import Response
 
 FloatArray = NDArray[np.floating]
 
-COMPONENTS = 10
+COMPONENTS = 10  # that a network sees
+_KEPT = 14  # that the MAP estimates solve for (benchmarks/quality.py)
 _HALO = 6  # LR pixels after which the inverse on the LR grid has decayed
-_FINER = 0.2  # variance of the prior's errors at full resolution over that one level down
+_FINER = 0.6  # variance of the prior's errors at full resolution over that one level down
 _UNKNOWN = 0.1  # error variance of a prior that cannot be tried one level down, over the HSI's own
-_UNMODELLED = 0.05  # least error of the HSI under the model (shape of the PSF, warps) over its own deviation
+_UNMODELLED = 0.01  # least error of the HSI under the model (shape of the PSF, warps) over its own deviation
 _LEAST = 0.1  # least deviation of a coordinate, in units of the noise
-_TRUST = 0.7  # part of the MSI's misfit at LR that is noise at HR (benchmarks/methods.py)
+_FINER_MISFIT = (
+    1.4  # deviation of the MSI's misfit at full resolution over that at LR (benchmarks/quality.py)
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +73,10 @@ class Subspace:
         out = apply_srf(z, self.basis)
         out += self.mean[:, None, None].astype(out.dtype)
         return out
+
+    def leading(self, count: int) -> Subspace:
+        """The subspace of the first directions alone."""
+        return Subspace(self.mean, self.basis[:, :count], self.inverse[:count], self.deviation[:count])
 
     def arrays(self) -> dict[str, FloatArray]:
         """For :class:`Fitted`."""
@@ -135,10 +142,10 @@ class _MAP:
     def fit(self, pair: Pair, response: Response, *, seed: int = 0) -> Fitted:
         """Subspace, priors and the covariance of the prior's errors, found one level down."""
         psf = response.psf
-        subspace = pair_subspace(pair, response)
+        subspace = pair_subspace(pair, response, components=_KEPT)
         fits = [prior.fit(pair, response, seed=seed) for prior in self.priors]
         blend, covariance = self._prior_errors(pair, response, subspace, fits)
-        misfit = _TRUST * response.misfit
+        misfit = _FINER_MISFIT * response.misfit
         sense = response.operator @ subspace.basis / misfit[:, None]
         level = (response.operator @ subspace.mean + response.offset) / misfit
         precision = np.linalg.inv(covariance)
