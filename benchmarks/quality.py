@@ -6,7 +6,7 @@ DATA is the folder with aviris, paris_ms, enmap_potsdam and dlr_hysu. The defaul
 bands at 485, 560, 660 and 830 nm, a nominal PSF, noise of 35 dB (HSI) and 40 dB (MSI). Around it vary ratio
 (2, 3, 6, 10), MSI bands (1, 3, 6, 9), place and width of the PSF (0.5, 1 MSI pixel; 30 %), the MSI's
 responses (10 nm), HSI noise (25, 30, 45 dB) and georeferencing (0.5, 1 HSI pixel). `--short` varies them on
-one scene of each area, the full form on all scenes, crosses ratio, bands and noise and repeats the default
+one scene of each AVIRIS area, the full form on all scenes, crosses ratio, bands and noise and repeats the default
 with three seeds of noise.
 
 Every method is called as users call it, blind, and scored by `csakd_geo.evaluate`. A model is left out of
@@ -25,7 +25,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from quality_scenes import (
+    AREAS,
     DEFAULT,
+    UNMOVED,
     Setting,
     Truth,
     crossed_settings,
@@ -64,7 +66,14 @@ def score(task) -> list[dict]:
                 )
             else:
                 contenders.append(model)
-        done = run_trial([triple], [Condition()], contenders, report=lambda *_: None, backend="torch")
+        done = run_trial(
+            [triple],
+            [Condition()],
+            contenders,
+            report=lambda *_: None,
+            backend="torch",
+            shift="none" if triple.name.endswith(UNMOVED) else "auto",
+        )
     kept = {"snr", "shift"}  # the setting's own
     return rows + [facts | {k: v for k, v in asdict(row).items() if k not in kept} for row in done]
 
@@ -74,7 +83,7 @@ def tasks_of(truths: list[Truth], stored: list, *, short: bool, models: list[str
     tasks = [(scene, None, 0, models) for scene in stored]
     seeds = (0,) if short else (0, 1, 2)
     tasks += [(truth, DEFAULT, seed, models) for truth in truths for seed in seeds]
-    areas = list({truth.area: truth for truth in reversed(truths)}.values())
+    areas = list({truth.area: truth for truth in reversed(truths) if truth.area in AREAS}.values())
     settings: list[Setting] = single_settings() + ([] if short else crossed_settings())
     for setting in settings:
         tasks += [(t, setting, 0, models) for t in (areas if short else truths) if usable(t, setting)]

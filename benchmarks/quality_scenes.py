@@ -26,6 +26,7 @@ AREAS = {
     "GatorSense": ("gatorsense",),
     "Indian Pines": ("indianpines",),
 }
+UNMOVED = ", --shift none"  # ends the name of a pair that is fused where its files say
 _PIXEL, _CRS = 4.0, "EPSG:32611"  # metres
 
 
@@ -171,6 +172,8 @@ def stored_pairs(data: Path, folder: Path, more: list[Path]) -> list[Triple]:
     if (data / "enmap_potsdam").is_dir():
         cases += [enmap(data, folder, crs=crs) for crs in (3035, 25833)]
     found = [Triple(case.name, case.hsi, case.msi, case.truth) for case in cases]
+    # the truth of paris_ms is the HSI itself, where the HSI lies: a cube moved onto the MSI is off it
+    found += [replace(pair, name=pair.name + UNMOVED) for pair in found if pair.name.startswith("paris")]
     for place in more:
         scenes, _, _ = find_scenes(place, Wanted())
         found += [scene for scene in scenes if isinstance(scene, Triple)]
