@@ -47,7 +47,12 @@ _COLOURS = {1: (90, 90, 90), 2: (60, 120, 220), 4: (220, 50, 50), 8: (240, 170, 
 def layer_paths(target: Path, options: FuseOptions) -> dict[str, Path]:
     """Layers that are asked for, by kind, and where they go."""
     wanted = {UNCERTAINTY: options.uncertainty is not None, QUALITY: options.quality}
-    return {kind: target.with_name(f"{target.stem}_{kind}.tif") for kind, on in wanted.items() if on}
+    return {kind: layer_path(target, kind) for kind, on in wanted.items() if on}
+
+
+def layer_path(target: Path, kind: str) -> Path:
+    """Where a product's layer of a kind goes."""
+    return target.with_name(f"{target.stem}_{kind}.tif")
 
 
 def check_layers(target: Path, options: FuseOptions, *, overwrite: bool) -> None:

@@ -403,6 +403,26 @@ def test_a_quicklook_may_be_asked_for(pair: made.Pair, tmp_path: Path) -> None:
     assert picture.stat().st_mtime_ns == drawn.st_mtime_ns
 
 
+def test_layers_stand_beside_their_scene_and_are_listed(pair: made.Pair, tmp_path: Path) -> None:
+    layers = {"uncertainty": "compact", "quality": "true"}
+    plain = dict.fromkeys(layers, "")
+    rows = [row(pair, "a.tif", **layers), row(pair, "b.tif", **layers), row(pair, "c.tif", **plain)]
+    manifest = write_csv(tmp_path / "m.csv", rows)
+    (tmp_path / "b_quality.tif").write_bytes(b"what was there")
+    assert call(manifest, "--stac", "--no-resume").exit_code == 1
+    assert status(tmp_path) == {"a": "done", "b": "failed", "c": "done"}
+    assert "The quality layer '" in errors(tmp_path)["b"]
+    assert (tmp_path / "b_quality.tif").read_bytes() == b"what was there"
+    assert not (tmp_path / "b.tif").exists()  # refused before any work
+    for name, kinds in (("a", {"uncertainty", "quality"}), ("c", set())):
+        assert {p.stem[2:] for p in tmp_path.glob(f"{name}_*.tif")} == kinds
+        assets = json.loads((tmp_path / f"{name}.stac.json").read_text())["assets"]
+        assert {"uncertainty", "quality"} & assets.keys() == kinds
+    page = (tmp_path / "m.summary.html").read_text()
+    found = re.findall(r'href="(\w+_(?:uncertainty|quality)\.tif)"', page)
+    assert found == ["a_uncertainty.tif", "a_quality.tif"]
+
+
 def test_a_scheduler_takes_the_scenes(pair: made.Pair, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="the package distributed is not installed")
     manifest = write_csv(tmp_path / "m.csv", [row(pair, "a.tif", workers=2), row(pair, "b.tif", workers="")])

@@ -20,6 +20,7 @@ from csakd_geo.io.failure import plain_errors
 from csakd_geo.io.formats import find_format
 from csakd_geo.io.provenance import read_facts
 from csakd_geo.job import Report
+from csakd_geo.layers import check_layers
 from csakd_geo.options import make_options
 from csakd_geo.product import is_settled, make_product
 from csakd_geo.stac import item_path, write_item
@@ -201,6 +202,7 @@ def _fuse(scene: Scene, settings: Settings, forced: dict[str, Any], report: Repo
     with plain_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     check_target(target, overwrite=settings.overwrite or resume, inputs=inputs, format=options.format)
+    check_layers(target, options, overwrite=settings.overwrite or resume)
     options = options.model_copy(update={"format": find_format(target, options.format).name})
     draft = draft_job(scene.hsi, scene.msi, options)
     if scene.truth is not None:

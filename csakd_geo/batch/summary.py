@@ -20,6 +20,7 @@ from csakd_geo.batch.run import Outcome
 from csakd_geo.errors import CsakdGeoError
 from csakd_geo.io import open_source
 from csakd_geo.io.failure import plain_errors
+from csakd_geo.layers import QUALITY, UNCERTAINTY, layer_path
 from csakd_geo.stac import href
 
 #: Pixels per side of a thumbnail.
@@ -166,6 +167,12 @@ def _line(outcome: Outcome, folder: Path, prefix: str) -> str:
     link = escape(scene.name)
     if outcome.status != "failed":
         link = f'<a href="{quote(href(scene.out, folder), safe="/:")}">{link}</a>'
+    options = outcome.facts.get("options") or {}
+    beside = [
+        f'<a href="{quote(href(layer_path(scene.out, kind), folder), safe="/:")}">{kind}</a>'
+        for kind in (UNCERTAINTY, QUALITY)
+        if options.get(kind)
+    ]
     found = [(words, row[prefix + key]) for key, words in (("psnr", "{:.2f} dB"), ("sam", "{:.3f}°"))]
     scores = "<br>".join(words.format(value) for words, value in found if value is not None)
     method = escape(str(row["method"] or ""))
@@ -176,7 +183,7 @@ def _line(outcome: Outcome, folder: Path, prefix: str) -> str:
     status = {"skipped": "finished before"}.get(outcome.status, outcome.status)
     cells = [
         ("", f'<img alt="{escape(scene.name, quote=True)}" src="{picture}">' if picture else ""),
-        ("", f'{link}<div class="path">{inputs}</div>'),
+        ("", f'{" · ".join([link, *beside])}<div class="path">{inputs}</div>'),
         ("status", status),
         ("method", method),
         ("number", scores),
