@@ -37,6 +37,7 @@ from csakd_geo.report.content import gather
 from csakd_geo.report.page import draw_page
 from csakd_geo.report.pixels import pack
 from csakd_geo.spectral import SpectralAxis
+from csakd_geo.uncertainty import open_uncertainty
 
 
 class Browser:
@@ -364,6 +365,78 @@ def test_a_band_that_the_msi_cannot_tell_is_flagged(tmp_path: Path) -> None:
     assert "truth" not in data["cubes"]
 
 
+@pytest.fixture(scope="module", params=["bands", "compact"])
+def layered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A product with both layers and its page, made in one go.
+
+    The last five bands show a scene of their own, which the MSI does not; one MSI pixel lacks.
+    """
+    folder = tmp_path_factory.mktemp("layered")
+    pair = made.make_pair(folder, ratio=RATIO, bands=12, height=96, width=80, noise=2e-3)
+    other, _ = made.make_truth(12, 96, 80, seed=99)
+    pair.truth[7:] = other[7:]
+    truth = made.write(folder / "truth.tif", pair.truth, wavelength=pair.wavelength, fwhm=20)
+    with rasterio.open(pair.hsi, "r+") as hsi, rasterio.open(pair.msi, "r+") as msi:
+        hsi.write(made.coarsen(other[7:], RATIO).astype(np.float32), range(8, 13))
+        holed = msi.read()
+        holed[:, 41, 17] = np.nan
+        msi.write(holed)
+    fused = folder / "fused.tif"
+    options = ["--method", "regression", "--shift", "none", "--truth", truth]
+    run("fuse", pair.hsi, pair.msi, "-o", fused, "--report", "--quality", "--uncertainty", request.param, *options)  # fmt: skip
+    page = folder / "fused.html"
+    sigma = open_uncertainty(folder / "fused_uncertainty.tif")
+    return {
+        "hsi": pair.hsi,
+        "msi": pair.msi,
+        "truth": truth,
+        "fused": fused,
+        "page": page,
+        "data": read_data(page),
+        "sigma": np.asarray(sigma.values, np.float64),
+        "informed": sigma["informed"].values,
+        "nm": pair.wavelength,
+    }
+
+
+def test_deviations_and_flags_are_those_of_the_files(layered: dict[str, Any]) -> None:
+    data, sigma, text = layered["data"], layered["sigma"], layered["page"].read_text("utf-8")
+    series, amplitude = data["series"], unpack(data["cubes"]["amplitude"])[0]
+    alpha, beta = (np.array(series[name])[:, None, None] for name in ("alpha", "beta"))
+    assert np.isnan(sigma).sum() == 12  # the pixel that lacks
+    np.testing.assert_allclose(np.sqrt(alpha + beta * amplitude**2), sigma, rtol=5e-3)
+    with rasterio.open(layered["hsi"]) as src:
+        level = np.sqrt(np.square(src.read()).mean((1, 2)))
+    # the page's level is that of the cells which it compares, without the border
+    mean = np.nanmean(sigma, axis=(1, 2))
+    np.testing.assert_allclose(series["sigma"], 100 * mean / level, rtol=0.05)
+    assert series["informed"] == layered["informed"].tolist() == [True] * 7 + [False] * 5
+    assert "In 5 bands the MSI was no help one resolution level down" in text
+    assert f"an interpolation: {layered['nm'][7]:.0f}–{layered['nm'][11]:.0f} nm." in text
+    with rasterio.open(layered["fused"]) as src, rasterio.open(layered["truth"]) as true:
+        error = np.abs(src.read(masked=True) * src.scales[0] - true.read()).filled(np.nan)
+    known = np.isfinite(error)
+    inside = (error[known] <= 1.6449 * sigma[known]).mean()
+    (told,) = re.findall(r"<span>Truths inside</span><b>([\d.]+) %</b>", text)
+    assert float(told) == pytest.approx(100 * inside, abs=0.2)
+    with rasterio.open(layered["fused"].with_name("fused_quality.tif")) as src:
+        flags = src.read(1)
+    for bit, name in ((1, "masked"), (2, "filled"), (4, "clipped"), (8, "extrapolated"), (16, "changed")):
+        assert f"<td>{name} ({bit})</td><td>{100 * (flags & bit > 0).mean():.2f} %</td>" in text
+    assert (flags & 1).any()
+    assert (flags & 2).any()
+
+
+def test_layers_of_another_run_are_left_out(layered: dict[str, Any]) -> None:
+    facts = product_facts(layered["fused"]) | {"request": "another"}
+    link = link_product(open_source(layered["fused"]), layered["hsi"], layered["msi"], facts)
+    text = draw_page(gather(layered["fused"], link, facts, None))
+    assert "&#x27;fused_uncertainty.tif&#x27; was not written with this product" in text
+    assert "&#x27;fused_quality.tif&#x27; was not written with this product" in text
+    assert "<h2>Quality</h2>" not in text
+    assert '"sigma"' not in text
+
+
 def test_the_page_tells_what_the_product_says(scene: dict[str, Any]) -> None:
     text, facts = scene["page"].read_text("utf-8"), product_facts(scene["fused"])
     assert facts["shift"][0] == pytest.approx(-12, abs=1.5)
@@ -475,6 +548,37 @@ def test_slider_and_clicks_in_a_browser(scene: dict[str, Any], browser: Browser)
     assert browser.complaints() == []
 
 
+def test_the_interval_follows_the_click(
+    layered: dict[str, Any], scene: dict[str, Any], browser: Browser, tmp_path: Path
+) -> None:
+    page = tmp_path / "again.html"  # by the other command
+    run("report", layered["fused"], "--hsi", layered["hsi"], "--msi", layered["msi"], "-o", page)
+    browser.open(page)
+    left, top, width, height = browser.box("#stage")
+    row, col = 17, 61
+    browser.click(left + (col + 0.5) / 80 * width, top + (row + 0.5) / 96 * height)
+    shown = browser.evaluate("selection")
+    assert (shown["row"], shown["col"]) == (row, col)
+    np.testing.assert_allclose(shown["spectra"]["Sigma"], layered["sigma"][:, row, col], rtol=5e-3)
+    outline = browser.evaluate("document.querySelector('#spectrum .interval').getAttribute('d')")
+    points = np.array([[float(v) for v in pair.split()] for pair in re.findall(r"[\d.]+ [\d.]+", outline)])
+    above, below = points[:12], points[12:][::-1]
+    np.testing.assert_array_equal(above[:, 0], below[:, 0])
+    reach = (below[:, 1] - above[:, 1]) / (2 * 1.6449 * layered["sigma"][:, row, col])
+    np.testing.assert_allclose(reach, reach.mean(), rtol=0.05, atol=0)  # pixels per unit, the same everywhere
+    assert browser.evaluate("decodeURIComponent(csv.href).split('\\n')[0]").endswith("fused,hsi,sigma")
+    assert browser.evaluate("document.querySelectorAll('#chart-sigma .line').length") == 1
+    assert not browser.evaluate("interval.hidden")
+    # the pixel without data has no interval
+    browser.click(left + (17 + 0.5) / 80 * width, top + (41 + 0.5) / 96 * height)
+    assert browser.evaluate("selection.spectra.Sigma") == [None] * 12
+    # nor has a page of a product without layers
+    browser.open(scene["page"])
+    assert browser.evaluate("getComputedStyle(document.getElementById('figure-sigma')).display") == "none"
+    assert browser.evaluate("interval.hidden")
+    assert browser.complaints() == []
+
+
 def test_views_switch_and_the_page_fits_a_phone(scene: dict[str, Any], browser: Browser) -> None:
     browser.open(scene["page"])
     first = browser.evaluate("under.src")
@@ -539,6 +643,6 @@ def test_methods_that_were_compared_are_listed(scene: dict[str, Any]) -> None:
         "coupled-map": {"psnr": 31.5, "sam": 2.25, "ergas": 2.75},
     }
     link = link_product(open_source(scene["fused"]), scene["hsi"], scene["msi"], facts)
-    text = draw_page(gather(link, facts, None))
+    text = draw_page(gather(scene["fused"], link, facts, None))
     assert "<td>gsa</td><td>30.123</td><td>2.500</td><td>3.000</td>" in text
     assert "<tr class=chosen><td>coupled-map</td>" in text

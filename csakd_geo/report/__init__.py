@@ -39,7 +39,7 @@ def write_report(
     target : Path
         The page, such as ``fused.html``.
     product : Path
-        What ``csakd-geo fuse`` wrote, of any format.
+        What ``csakd-geo fuse`` wrote, of any format; the page shows the layers that stand beside it.
     hsi, msi : Source, Path or str
         The two images that it was made of.
     truth : Source, Path or str, optional
@@ -67,7 +67,7 @@ def write_report(
     link = link_product(fused, hsi, msi, facts)
     if isinstance(truth, (str, Path)):
         truth = open_source(truth)
-    text = draw_page(gather(link, facts, truth))
+    text = draw_page(gather(Path(product), link, facts, truth))
     part = target.with_name(f".{target.name}.part")
     with plain_errors(target):
         try:

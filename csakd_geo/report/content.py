@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from csakd_geo.quicklook.view import (
     limits,
     spectral_angles,
 )
+from csakd_geo.report.layers import Deviations, Layers, read_layers
 from csakd_geo.report.pixels import (
     CUBE_SIDE,
     VIEW_SIDE,
@@ -32,6 +34,7 @@ from csakd_geo.report.pixels import (
     pick_hsi,
     picture,
 )
+from csakd_geo.uncertainty import TAIL
 
 FloatArray = NDArray[np.floating]
 
@@ -51,6 +54,10 @@ class Content:
     consistency : Consistency
     evaluation : Evaluation or None
         Against the truth.
+    layers : Layers
+        What stands beside the product.
+    inside : float
+        Share of the truth's values within the 90 % interval; NaN without a truth or an interval.
     views : list of dict
         Per composite its caption and pictures by image name.
     data : dict
@@ -61,6 +68,8 @@ class Content:
     facts: dict[str, Any]
     consistency: Consistency
     evaluation: Evaluation | None
+    layers: Layers
+    inside: float
     views: list[dict[str, Any]]
     data: dict[str, Any]
 
@@ -70,11 +79,13 @@ class Content:
         return np.asarray(self.link.support < SUPPORTED)
 
 
-def gather(link: Link, facts: dict[str, Any], truth: Source | None) -> Content:
+def gather(product: Path, link: Link, facts: dict[str, Any], truth: Source | None) -> Content:
     """Measure and pick everything that the page shows.
 
     Parameters
     ----------
+    product : Path
+        Beside which layers may stand.
     link : Link
     facts : dict
     truth : Source, optional
@@ -83,17 +94,25 @@ def gather(link: Link, facts: dict[str, Any], truth: Source | None) -> Content:
     twins = [] if truth is None else _twins(link, truth)
     consistency = measure_consistency(link, side=CUBE_SIDE)
     bands = len(link.bands)
-    lattice = cube_lattice(link, per_pixel=bands * (1 if truth is None else 2) + 8, per_cell=bands)
+    lattice = cube_lattice(link, per_pixel=bands * (1 if truth is None else 2) + 9, per_cell=bands)
     rows, cols = cells_of(link, lattice)
     some_rows, row_of = np.unique(rows, return_inverse=True)
     some_cols, col_of = np.unique(cols, return_inverse=True)
+    layers = read_layers(product, link, facts, lattice)
+    deviations, inside = layers.deviations, math.nan
+    fused = pick(lattice, link.fused, link.bands.tolist())
     cubes = {
-        "fused": pack(pick(lattice, link.fused, link.bands.tolist())),
+        "fused": pack(fused),
         "hsi": pack(pick_hsi(link, some_rows, some_cols, link.hsi_bands.tolist())),
         "msi": pack(_points(link, lattice)),
     }
     if truth is not None:
-        cubes["truth"] = pack(pick(lattice, truth, twins))
+        true = pick(lattice, truth, twins)
+        cubes["truth"] = pack(true)
+        if deviations is not None:
+            inside = _inside(np.abs(fused - true), TAIL * deviations.sigma)
+    if deviations is not None:
+        cubes["amplitude"] = pack(np.sqrt(deviations.activity[None]))  # its steps are even in sigma
     data = {
         "axis": _axis(link),
         "msi_axis": [_plain(link.scene.msi.axis.wavelength[b]) for b in link.scene.msi_bands],
@@ -108,9 +127,15 @@ def gather(link: Link, facts: dict[str, Any], truth: Source | None) -> Content:
         },
         "cubes": cubes,
         "maps": _maps(link, lattice, consistency, truth),
-        "series": _series(link, consistency, evaluation, twins),
+        "series": _series(link, consistency, evaluation, twins)
+        | ({} if deviations is None else _deviations(deviations, consistency)),
     }
-    return Content(link, facts, consistency, evaluation, _views(link, truth, twins), data)
+    return Content(link, facts, consistency, evaluation, layers, inside, _views(link, truth, twins), data)
+
+
+def _inside(error: FloatArray, reach: FloatArray) -> float:
+    known = np.isfinite(error) & np.isfinite(reach)
+    return float((error <= reach)[known].mean()) if known.any() else math.nan
 
 
 def _points(link: Link, lattice: Lattice) -> FloatArray:
@@ -193,6 +218,20 @@ def _series(
         for name, values in evaluation.per_band.items():
             series[name] = _list([math.nan if k is None else float(values[k]) for k in chosen])
     return series
+
+
+def _deviations(deviations: Deviations, consistency: Consistency) -> dict[str, Any]:
+    """Per-band curve and law of the deviations; the page makes those of a pixel from its amplitude,
+    the root of its activity.
+    """
+    level = consistency.hsi.level
+    return {
+        "sigma": _list(100 * deviations.mean / np.where(level > 0, level, np.nan)),
+        "informed": deviations.informed.tolist(),
+        "alpha": _list(deviations.alpha),
+        "beta": _list(deviations.beta),
+        "tail": TAIL,
+    }
 
 
 def _views(link: Link, truth: Source | None, twins: Sequence[int]) -> list[dict[str, Any]]:

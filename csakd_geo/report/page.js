@@ -48,13 +48,14 @@
   }
   const finite = (values) => values.filter((v) => v !== null && Number.isFinite(v));
 
-  // lines: {name, x, y, colour, dash, points, step}; options: x, y (labels), low, high, shade, rule
+  // lines: {name, x, y, colour, dash, points, half}, half being how far the shaded interval reaches to either side; options: x, y (labels), low, high, shade, rule
+  const edge = (line, side) => (line.half || []).map((h, i) => (h === null || line.y[i] === null ? null : line.y[i] + side * h));
   function chart(host, lines, options) {
     const draw = () => {
       const width = host.clientWidth, height = host.clientHeight;
       if (!width) return;
       const box = { left: 58, right: width - 10, top: 26, bottom: height - 42 };
-      const xs = finite(lines.flatMap((l) => l.x)), ys = finite(lines.flatMap((l) => l.y));
+      const xs = finite(lines.flatMap((l) => l.x)), ys = finite(lines.flatMap((l) => [...l.y, ...edge(l, -1), ...edge(l, 1)]));
       const x0 = Math.min(...xs), x1 = Math.max(...xs, x0 + 1e-9);
       let low = options.low ?? Math.min(...ys, 0), high = options.high ?? Math.max(...ys, low + 1e-12);
       if (options.high === undefined) high += (high - low) * 0.05;
@@ -84,13 +85,19 @@
           continue;
         }
         const gap = Math.max(...[5 * typical(line.x), 1e-9]);
-        let path = "", pen = "M", last = null;
+        const runs = [];
         line.x.forEach((v, i) => {
-          if (line.y[i] === null) { pen = "M"; return; }
-          if (last !== null && v - last > gap) pen = "M";
-          path += `${pen}${X(v).toFixed(1)} ${Y(line.y[i]).toFixed(1)}`;
-          pen = "L"; last = v;
+          if (line.y[i] === null) return;
+          const last = runs.at(-1)?.at(-1);
+          if (last !== i - 1 || v - line.x[last] > gap) runs.push([i]); else runs.at(-1).push(i);
         });
+        const trace = (run, y) => run.map((i, k) => `${k ? "L" : "M"}${X(line.x[i]).toFixed(1)} ${Y(y[i]).toFixed(1)}`).join("");
+        if (line.half) {
+          const [below, above] = [edge(line, -1), edge(line, 1)];
+          for (const run of runs.map((r) => r.filter((i) => line.half[i] !== null)))
+            if (run.length) picture.append(svg("path", { d: trace(run, above) + trace([...run].reverse(), below).replace("M", "L") + "Z", class: "interval", fill: line.colour }));
+        }
+        const path = runs.map((run) => trace(run, line.y)).join("");
         picture.append(svg("path", { d: path, class: "line" + (line.dash ? " dash" : ""), stroke: line.colour }));
       }
       legend(picture, lines.filter((l) => l.name), box);
@@ -130,20 +137,20 @@
       cross.setAttribute("x1", px); cross.setAttribute("x2", px);
       label.setAttribute("x", left ? px - 7 : px + 7);
       label.setAttribute("text-anchor", left ? "end" : "start");
-      const told = lines.filter((l) => !l.points && l.x.length === main.x.length).map((l) => `${l.name || ""} ${number(l.y[best])}`);
+      const told = lines.filter((l) => !l.points && l.x.length === main.x.length).map((l) => `${l.name || ""} ${number(l.y[best])}${l.half ? ` ± ${number(l.half[best], 2)}` : ""}`);
       label.textContent = `${number(main.x[best], 5)}: ${told.join(" · ")}`;
     };
     picture.onpointerleave = () => { for (const node of [cross, label]) node.setAttribute("visibility", "hidden"); };
   }
 
   // ---- bands that the MSI cannot support, as stretches of the axis
-  const shade = [], half = Math.max(0.5, typical(axis.x) / 2);
-  series.support.forEach((v, i) => { if (v !== null && v < series.supported) shade.push([axis.x[i] - half, axis.x[i] + half]); });
-  const merged = shade.reduce((all, [a, b]) => {
-    const last = all.at(-1);
-    if (last && a <= last[1] + half) last[1] = b; else all.push([a, b]);
+  const half = Math.max(0.5, typical(axis.x) / 2);
+  const stretches = (flags) => flags.reduce((all, flag, i) => {
+    const last = all.at(-1), [a, b] = [axis.x[i] - half, axis.x[i] + half];
+    if (flag) { if (last && a <= last[1] + half) last[1] = b; else all.push([a, b]); }
     return all;
   }, []);
+  const merged = stretches(series.support.map((v) => v !== null && v < series.supported));
 
   // ---- slider
   const stage = $("stage"), divider = $("divider");
@@ -208,10 +215,14 @@
       HSI: cubes.hsi.spectrum(lattice.cell_row[row], lattice.cell_col[col]),
       ...(cubes.truth ? { Truth: cubes.truth.spectrum(row, col) } : {}),
     };
+    if (cubes.amplitude) {
+      const amplitude = cubes.amplitude.at(0, row, col);
+      spectra.Sigma = series.alpha.map((v, i) => (v === null || amplitude === null ? null : Math.sqrt(v + series.beta[i] * amplitude ** 2)));
+    }
     const lines = [
       { name: "HSI", x: axis.x, y: spectra.HSI, colour: "var(--hsi)" },
       ...(spectra.Truth ? [{ name: "Truth", x: axis.x, y: spectra.Truth, colour: "var(--truth)", dash: true }] : []),
-      { name: "Fused", x: axis.x, y: spectra.Fused, colour: "var(--fused)" },
+      { name: "Fused", x: axis.x, y: spectra.Fused, colour: "var(--fused)", half: spectra.Sigma?.map((v) => (v === null ? null : series.tail * v)) },
     ];
     if (axis.nm && data.msi_axis.every((nm) => nm !== null)) {
       const inside = data.msi_axis.map((nm) => (nm >= axis.x[0] && nm <= axis.x.at(-1) ? nm : null));
@@ -273,6 +284,9 @@
       { name: "HSI's noise", x: axis.x, y: series.noise, colour: "var(--hsi)" },
       { name: "difference", x: axis.x, y: series.hsi, colour: "var(--fused)" },
     ], { x: axis.label, y: "%", low: 0, high: top([...series.hsi, ...series.noise]) || 1 });
+    $("interval").hidden = $("figure-sigma").hidden = !series.sigma;
+    if (series.sigma) chart($("chart-sigma"), [{ x: axis.x, y: series.sigma, colour: "var(--fused)" }],
+      { x: axis.label, y: "%", low: 0, high: top(series.sigma), shade: stretches(series.informed.map((v) => !v)) });
     chart($("chart-support"), [{ x: axis.x, y: series.support, colour: "var(--fused)" }],
       { x: axis.label, low: 0, high: 1, rule: series.supported, shade: merged });
     if (series.psnr) chart($("chart-psnr"), [{ x: axis.x, y: series.psnr, colour: "var(--truth)" }], { x: axis.label, y: "dB", low: Math.min(0, ...finite(series.psnr)) || 5 * Math.floor(Math.min(...finite(series.psnr)) / 5), shade: merged });

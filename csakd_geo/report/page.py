@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from html import escape
 from importlib.resources import files
 from string import Template
 from typing import Any
 
+from csakd_geo.quality import FLAGS
 from csakd_geo.report.content import SUPPORTED, Content
+from csakd_geo.report.pieces import count_bands, definitions, stretches, table
 
 _SCORES = ("PSNR", "SAM", "ERGAS")
 _UNITS = {"metre": "m", "meter": "m", "degree": "°"}
@@ -36,13 +38,15 @@ def draw_page(content: Content) -> str:
         cards=_cards(content),
         warnings=_warnings(content),
         unsupported=_unsupported(content),
+        uncertain=escape(_uncertain(content)),
+        flags=_flags(content),
         msi_table=_msi_table(content),
         no_reference=_no_reference(content),
         held_out=_held_out(content),
-        found=_definitions(_found(content)),
-        times=_definitions(_times(content)),
-        made=_definitions(_made(content)),
-        settings=_definitions(_settings(content), boxed=True),
+        found=definitions(_found(content)),
+        times=definitions(_times(content)),
+        made=definitions(_made(content)),
+        settings=definitions(_settings(content), boxed=True),
         footer=escape(_footer(content)),
     )
 
@@ -73,6 +77,10 @@ def _cards(content: Content) -> str:
         s = content.evaluation.scores
         cards.append(("PSNR", f"{s.psnr:.2f} dB", "against the truth"))
         cards.append(("Spectral angle", f"{s.sam:.3f}°", "against the truth"))
+    if math.isfinite(content.inside):
+        cards.append(
+            ("Truths inside", f"{100 * content.inside:.1f} %", "the 90 % interval, their noise included")
+        )
     if math.isfinite(found.scores.hqnr):
         parts = f"Dλ\u00a0{found.scores.d_lambda:.4f}, Dₛ\u00a0{found.scores.d_s:.4f}"
         cards.append(("HQNR", f"{found.scores.hqnr:.4f}", parts))
@@ -105,7 +113,7 @@ def _warnings(content: Content) -> str:
         sentences.append(
             f"{content.facts['clipped_values']:,} values did not fit the stored type and were clipped."
         )
-    sentences += content.link.remarks(content.facts)
+    sentences += [*content.link.remarks(content.facts), *content.layers.remarks]
     if not sentences:
         return '<p class="fine">No warnings.</p>'
     return '<ul class="warnings">' + "".join(f"<li>{escape(s)}</li>" for s in sentences) + "</ul>"
@@ -117,22 +125,38 @@ def _unsupported(content: Content) -> str:
     share = f"{SUPPORTED:.0%}"
     if not flagged.any():
         return f"In every band at least {share} of what varies follows from the MSI."
-    runs: list[list[int]] = []
-    for k in flagged.nonzero()[0].tolist():
-        if runs and k == runs[-1][1] + 1:
-            runs[-1][1] = k
-        else:
-            runs.append([k, k])
-    unit = " nm" if axis["nm"] else ""
-
-    def text(run: Sequence[int]) -> str:
-        a, b = (f"{axis['x'][k]:.0f}" for k in run)
-        return a if run[0] == run[1] else f"{a}–{b}"
-
     return (
-        f"In {int(flagged.sum())} band{'s' * (int(flagged.sum()) > 1)} less than {share} of what varies follows from the MSI, so do not read much "
-        f"into the fine detail there: {', '.join(text(run) for run in runs)}{unit}."
+        f"In {count_bands(flagged)} less than {share} of what varies follows from the MSI, so do not read much "
+        f"into the fine detail there: {stretches(flagged, axis)}."
     )
+
+
+def _uncertain(content: Content) -> str:
+    """What the standard deviations are, and in which bands the MSI was no help."""
+    found = content.layers.deviations
+    if found is None:
+        return ""
+    if not found.tried:
+        return (
+            "The pair was too small to try the fusion: deviations are those of the whole bands, far too wide."
+        )
+    text = "The result ± 1.645 standard deviations is meant to hold nine of ten truths."
+    if found.informed.all():
+        return text
+    alone = ~found.informed
+    return (
+        f"{text} In {count_bands(alone)} the MSI was no help one resolution level down, and they are those of an "
+        f"interpolation: {stretches(alone, content.data['axis'])}."
+    )
+
+
+def _flags(content: Content) -> str:
+    """Share of the pixels with each flag of the quality layer."""
+    found = content.layers.flags
+    if found is None:
+        return ""
+    rows = [[f"{name} ({bit})", f"{100 * found[name]:.2f} %", words] for bit, name, words in FLAGS]
+    return f"<section><h2>Quality</h2>{table(['Flag', 'Share of pixels', 'Meaning'], rows)}</section>"
 
 
 def _msi_table(content: Content) -> str:
@@ -153,7 +177,7 @@ def _msi_table(content: Content) -> str:
             row += [f"{100 * found.relative[k]:.2f} %", f"{found.bias[k]:+.2g}", f"{found.cc[k]:.4f}"]
             row += [f"{v[k]:.4f}" for v in (scores.fine, scores.coarse, scores.d_s_bands)]
         rows.append(row)
-    return _table(head[: len(rows[0])], rows)
+    return table(head[: len(rows[0])], rows)
 
 
 def _no_reference(content: Content) -> str:
@@ -178,27 +202,11 @@ def _held_out(content: Content) -> str:
         [name, *(f"{values[key.lower()]:.3f}" if key.lower() in values else "–" for key in _SCORES)]
         for name, values in scores.items()
     ]
-    table = _table(["Method", *_SCORES], rows, chosen=str(content.facts["method"]))
+    compared = table(["Method", *_SCORES], rows, chosen=str(content.facts["method"]))
     return (
         "<section><h2>Methods compared</h2><p>On the pair itself, one resolution level down, where the HSI is the "
-        f"truth.</p>{table}</section>"
+        f"truth.</p>{compared}</section>"
     )
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, chosen: str = "") -> str:
-    top = "".join(f"<th>{escape(name)}</th>" for name in head)
-    body = "".join(
-        f"<tr{' class=chosen' if row[0] == chosen else ''}>"
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row)
-        + "</tr>"
-        for row in rows
-    )
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _definitions(pairs: Iterable[tuple[str, str]], *, boxed: bool = False) -> str:
-    one = "<div><dt>{}</dt><dd>{}</dd></div>" if boxed else "<dt>{}</dt><dd>{}</dd>"
-    return "<dl>" + "".join(one.format(escape(k), escape(v)) for k, v in pairs) + "</dl>"
 
 
 def _found(content: Content) -> Iterable[tuple[str, str]]:
