@@ -38,6 +38,7 @@ _MIN_SHIFT = 0.1  # HSI pixels below which the grid is left and the PSF's phase 
 _MIN_CELLS = 8  # HSI pixels per side under which no shift is searched
 _MIN_REACH, _MAX_REACH = 3, 8  # HSI pixels that a shift is searched over, more in a larger scene
 _MIN_EXPLAINED = 0.5  # share of the HSI's leading components below which no place is believable
+_LEAST_EXPLAINED = 0.25  # the same, below which a pair stays where its files say it is
 _MAX_STRAIN = 0.05  # HSI pixels that one translation may be wrong by
 _BLOCK = 256
 
@@ -89,7 +90,7 @@ def find_shift(scene: Scene, *, least: int = _MIN_REACH) -> Alignment:
     CsakdGeoError
         If the pair has too few valid pixels, or nothing that relates its images.
     """
-    grid, pair = scene.grid, scene.sample()
+    given, grid, pair = scene, scene.grid, scene.sample()
     smallest = min(min(b.valid.shape) for b in pair.blocks)
     if smallest < _MIN_CELLS:
         response = estimate_response(pair, phase=False, centre=(grid.phase_y, grid.phase_x))
@@ -106,7 +107,16 @@ def find_shift(scene: Scene, *, least: int = _MIN_REACH) -> Alignment:
         pair, grid = scene.sample(), scene.grid
         response = estimate_response(pair, centre=(grid.phase_y, grid.phase_x), reach=1)
         shift = _shift(scene, response)
+    if response.explained < _LEAST_EXPLAINED:
+        return _unmoved(given, reach)
     return Alignment(scene, pair, response, shift, shift_in_pixels(scene.grid, shift), reach)
+
+
+def _unmoved(scene: Scene, reach: int) -> Alignment:
+    """The pair where its files say it is."""
+    pair, grid = scene.sample(), scene.grid
+    response = estimate_response(pair, phase=False, centre=(grid.phase_y, grid.phase_x))
+    return Alignment(scene, pair, response, (0.0, 0.0), (0.0, 0.0), reach)
 
 
 def _shift(scene: Scene, response: Response) -> tuple[float, float]:

@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from csakd_geo.degrade import upsample
 from csakd_geo.errors import InputError, ModelError
 from csakd_geo.methods import get_method
-from csakd_geo.methods.base import Method
+from csakd_geo.methods.base import Fitted, Method
 from csakd_geo.methods.csakd import CSAKD
 from csakd_geo.metrics import score_blocks
 from csakd_geo.models import find_model, fitting_models
 from csakd_geo.pair import Block, Pair, degrade_pair
+from csakd_geo.psf import thin
 from csakd_geo.response import Response, estimate_response
 from csakd_geo.spectral import SpectralAxis
 
@@ -29,6 +31,8 @@ BoolArray = NDArray[np.bool_]
 MIN_COMPARED = 48  # HSI pixels per side below which a comparison is noise
 CLASSICAL = ("coupled-map", "subspace-map", "cnmf", "gsa", "regression")
 _CLEARLY = 0.03  # relative error that counts as a difference one level down
+_NO_HELP = 0.8  # error over interpolation's, one level down, from which a method is not safe
+_SIMPLE = ("regression", "bicubic")  # what is tried instead, the safest last
 _HOLD = 4  # blocks per axis of the checkerboard that is held out
 
 
@@ -112,6 +116,67 @@ def best_of(scores: dict[str, dict[str, float]]) -> str:
     error = {name: s["ergas"] / ergas + s["sam"] / sam for name, s in scores.items()}
     lowest = min(error.values())
     return next(name for name, e in error.items() if e <= lowest * (1 + _CLEARLY))
+
+
+def error_below(method: Method, fitted: Fitted, pair: Pair, response: Response) -> float:
+    """Error of a fit one level down over that of interpolating the HSI, all bands weighing the same.
+
+    The fit itself is tried, so the smallest pair has an answer; it has seen the truth at that level, so the answer
+    flatters it. NaN where the pair has fewer pixels than the ratio along an axis, or none that is valid below.
+
+    Parameters
+    ----------
+    method : Method
+    fitted : Fitted
+        Of the method on this pair.
+    pair : Pair
+    response : Response
+    """
+    r = pair.ratio
+    large = tuple(b for b in thin(pair).blocks if min(b.valid.shape) >= r)
+    ours, plain, level = np.zeros((3, len(pair.hsi_axis.wavelength)))
+    lower, truths = degrade_pair(replace(pair, blocks=large), response.psf)
+    for block, truth in zip(lower.blocks, truths, strict=True):
+        seen = np.repeat(np.repeat(block.valid, r, 0), r, 1)
+        true = truth[:, seen].astype(float)
+        level += np.square(true - true.mean(1, keepdims=True)).sum(1) if seen.any() else 0
+        ours += np.square(method.apply(fitted, block.hsi, block.msi)[:, seen] - true).sum(1)
+        plain += np.square(upsample(block.hsi, response.psf)[:, seen] - true).sum(1)
+    varied = level > 0
+    total = float((plain[varied] / level[varied]).sum())
+    return float(np.sqrt((ours[varied] / level[varied]).sum() / total)) if total > 0 else float("nan")
+
+
+def make_safe(choice: Choice, pair: Pair, response: Response, *, seed: int = 0) -> tuple[Choice, Fitted, str]:
+    """Fit the method chosen; where it is hardly better than interpolation, take a simpler one that is safe.
+
+    Where images have little in common (another place, clouds in one of them) a method that trusts both invents
+    detail. That shows one level down.
+
+    Returns
+    -------
+    choice : Choice
+    fitted : Fitted
+    warning : str
+        Empty where the choice stands.
+    """
+    fitted = choice.method.fit(pair, response, seed=seed)
+    error = error_below(choice.method, fitted, pair, response)
+    if not error > _NO_HELP:
+        return choice, fitted, ""
+    for name in _SIMPLE:
+        method = get_method(name)
+        other = method.fit(pair, response, seed=seed)
+        if name == _SIMPLE[-1] or error_below(method, other, pair, response) <= _NO_HELP:
+            break
+    what = "the HSI is interpolated without the MSI" if name == _SIMPLE[-1] else f"'{name}' is used instead"
+    reason = f"{choice.method.name} is no better than interpolation one level down"
+    return (
+        replace(choice, method=method, reason=reason),
+        other,
+        f"With this MSI '{choice.method.name}' is hardly better than interpolation of the HSI (error {error:.0%} of "
+        f"it one level down), so {what}; check that both images show the same place and date, and mask clouds.",
+    )
 
 
 def choose_method(

@@ -91,7 +91,7 @@ def draft_job(hsi: Any, msi: Any, options: FuseOptions) -> Draft:
     if options.uncertainty == "bands":
         disk = max(disk, _WITH_BANDS)
     budget = estimate(scene, method, cutting, disk=disk)
-    warnings += unchecked + scene.outliers()
+    warnings += unchecked + scene.outliers() + scene.faults()
     return Draft(scene, options, bands, cutting.tile, cutting.supertile, device, budget, tuple(warnings))
 
 

@@ -18,12 +18,12 @@ from csakd_geo._version import __version__
 from csakd_geo.adapt import Networks
 from csakd_geo.align import find_shift, shift_in_pixels
 from csakd_geo.budget import wide_tile
-from csakd_geo.choose import Choice, choose_method
+from csakd_geo.choose import Choice, choose_method, make_safe
 from csakd_geo.draft import Draft, draft_job
 from csakd_geo.engine.backend import pick_backend
 from csakd_geo.engine.graph import lazy_cube
 from csakd_geo.engine.halo import Halos, find_halo
-from csakd_geo.engine.scene import Scene
+from csakd_geo.engine.scene import Scene, name_bands
 from csakd_geo.errors import InputError
 from csakd_geo.methods.base import Fitted
 from csakd_geo.methods.csakd import CSAKD
@@ -31,7 +31,7 @@ from csakd_geo.models import find_model
 from csakd_geo.options import FuseOptions, make_options
 from csakd_geo.pair import Pair
 from csakd_geo.quality import Agreement, fit_agreement
-from csakd_geo.response import Response, estimate_response
+from csakd_geo.response import Response, estimate_response, unrelated_bands
 from csakd_geo.threads import one_blas_thread
 from csakd_geo.tiling import TilePlan
 from csakd_geo.uncertainty import Uncertainty, fit_uncertainty
@@ -106,10 +106,12 @@ def _prepare(draft: Draft, report: Report, keep_model: Path | None) -> Job:
     warnings = list(draft.warnings)
     if shift_note:
         warnings.append(shift_note)
-    if response.explained < _MIN_EXPLAINED:
+    alone = unrelated_bands(pair, response)
+    if 0 < alone.size < pair.msi_axis.size:
+        names = name_bands(draft.scene.msi, [draft.scene.msi_bands[k] for k in alone])
         warnings.append(
-            f"The MSI explains only {response.explained:.0%} of what varies in the HSI; check that both show "
-            "the same place and season, and that --shift fits."
+            f"The HSI explains next to nothing of '{draft.scene.msi.name}' in {names}: noise, a place outside the "
+            "HSI's range, or something else is shown there; it helps little and has little weight."
         )
     networks = Networks(pair, response, options, draft.device, report, keep_model)
     report("fit", 0.3, "choosing the method")
@@ -125,7 +127,17 @@ def _prepare(draft: Draft, report: Report, keep_model: Path | None) -> Job:
             seed=options.seed,
         )
     report("fit", 0.6, f"fitting {choice.method.name}")
-    fitted = choice.method.fit(pair, response, seed=options.seed)
+    if options.method == "auto" and options.model is None:
+        choice, fitted, note = make_safe(choice, pair, response, seed=options.seed)
+    else:
+        fitted, note = choice.method.fit(pair, response, seed=options.seed), ""
+    if note:
+        warnings.append(note)
+    elif response.explained < _MIN_EXPLAINED:
+        warnings.append(
+            f"The MSI explains only {response.explained:.0%} of what varies in the HSI; check that both show "
+            "the same place and season, and that --shift fits."
+        )
     halos = _halos(options.halo, choice, fitted, pair)
     grid = draft.scene.grid
     plan = TilePlan(

@@ -28,7 +28,7 @@ _MIN_EXPLAINED = 0.5
 
 def explained_by(pair: Pair, psf: PSF) -> float:
     """Share of the variance of the HSI's leading components that the MSI explains under a PSF, 0 to 1."""
-    seen = _thin(pair)
+    seen = thin(pair)
     margin = psf.halo
     spectra = seen.hsi_spectra(margin)
     spectra = spectra - spectra.mean(1, keepdims=True)
@@ -104,7 +104,7 @@ class _Residual:
     """
 
     def __init__(self, pair: Pair, reach: int = 2) -> None:
-        self.pair, self.reach = _thin(pair), reach
+        self.pair, self.reach = thin(pair), reach
         spectra = self.pair.hsi_spectra(reach)
         spectra = spectra - spectra.mean(1, keepdims=True)
         spectra /= np.maximum(spectra.std(1, keepdims=True), 1e-12 * np.abs(spectra).max() + 1e-300)
@@ -171,7 +171,7 @@ def _unexplained(targets: FloatArray, inputs: FloatArray) -> FloatArray:
     return np.where(varied, np.maximum(0.0, 1.0 - fitted / np.where(varied, total, 1.0)), 1.0)
 
 
-def _thin(pair: Pair) -> Pair:
+def thin(pair: Pair) -> Pair:
     """Less of a large sample: the searches need no more than ``_MAX_PIXELS``."""
     kept: list[Block] = []
     count = 0

@@ -20,6 +20,8 @@ from csakd_geo.psf import estimate_psf, explained_by
 
 FloatArray = NDArray[np.floating]
 
+_RELATED = 0.3  # share of an MSI band's variance below which the HSI explains next to nothing
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Response:
@@ -169,6 +171,16 @@ def _estimate_srf(hsi: FloatArray, msi: FloatArray) -> tuple[FloatArray, FloatAr
     # what was not fitted tells the error; what was fitted flatters it
     misfit = np.sqrt(np.maximum(seen, unseen))
     return operator, offset, misfit
+
+
+def unrelated_bands(pair: Pair, response: Response) -> NDArray[np.intp]:
+    """MSI bands of whose variance the HSI explains next to nothing, zero-based.
+
+    Such a band is noise, lies outside the HSI's range, or shows something else; methods give it little weight.
+    """
+    variance = pair.msi_spectra(response.psf, response.psf.halo).var(1)
+    left = np.square(response.misfit) / np.where(variance > 0, variance, np.inf)
+    return np.flatnonzero(left > 1 - _RELATED)
 
 
 def robust_misfit(pair: Pair, response: Response) -> tuple[FloatArray, FloatArray]:

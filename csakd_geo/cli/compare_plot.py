@@ -48,7 +48,7 @@ def draw_comparison(found: Comparison) -> bytes:
     panels = 2 + len(found.candidates)
     rows = -(-panels // _COLUMNS)
     aspect = float(np.clip(lattice.rows.size / lattice.cols.size, 0.35, 2.0))
-    heights = [rows * (_SIDE * aspect + 0.6), 4.8]
+    heights = [rows * (_SIDE * aspect + 0.85), 4.8]
     figure = Figure(
         figsize=(_COLUMNS * _SIDE, sum(heights)), dpi=_DPI, layout="constrained", facecolor="white"
     )

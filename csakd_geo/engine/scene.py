@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +28,9 @@ _BLOCKS, _SIDE = 4, 96  # otherwise: blocks per axis and their side in LR cells
 _FAR = 5.0  # widths of a band's 1st to 99th percentile beyond these: no fit believes such a value
 _IMPOSSIBLE = 10.0  # widths of the believable range beyond which a value is taken for nodata
 _FEW = 0.02  # share of pixels up to which such values are outliers and not the scene
+_NEXT = 0.02  # of a band's range that is compared with a pile of values at its end
 _NEAR = 3  # LR cells within which a masked pixel repeats the nearest valid one
+_LISTED = 6  # bands that a sentence names one by one
 _SPECTRA = 100_000  # of each sampled window that the fill values are taken from
 
 
@@ -47,6 +50,8 @@ class Scene:
         WKB of the area of interest in the MSI's CRS.
     hsi_range, msi_range : ndarray (2, band) or None
         Lowest and highest value that a fit believes; pixels beyond are fused but not learned from.
+    hsi_saturated, msi_saturated : tuple of float
+        Share of the pixels of each good band that pile up at its highest value.
     """
 
     hsi: Source
@@ -59,6 +64,8 @@ class Scene:
     area: bytes | None = None
     hsi_range: FloatArray | None = None
     msi_range: FloatArray | None = None
+    hsi_saturated: tuple[float, ...] = ()
+    msi_saturated: tuple[float, ...] = ()
 
     @property
     def frame(self) -> Window:
@@ -155,6 +162,26 @@ class Scene:
             Window(y, x, min(_SIDE, height), min(_SIDE, width)) for y in starts(height) for x in starts(width)
         ]
 
+    def faults(self) -> list[str]:
+        """Sentences on bands that are left out though nothing marks them bad, and on saturated ones."""
+        sentences = []
+        for source, bands, full in (
+            (self.hsi, self.hsi_bands, self.hsi_saturated),
+            (self.msi, self.msi_bands, self.msi_saturated),
+        ):
+            dead = sorted(set(np.flatnonzero(source.axis.good).tolist()) - set(bands))
+            if dead:
+                sentences.append(
+                    f"'{source.name}' has no data or one value nearly everywhere in {name_bands(source, dead)}, left out."
+                )
+            piled = [band for band, share in zip(bands, full, strict=False) if share > 0]
+            if piled:
+                sentences.append(
+                    f"'{source.name}' looks saturated in {name_bands(source, piled)} (up to {max(full):.0%} of the "
+                    "pixels hold the highest value); bright detail there is lost."
+                )
+        return sentences
+
     def outliers(self) -> list[str]:
         """One sentence per image that holds values far outside the rest."""
         sentences = []
@@ -170,6 +197,15 @@ class Scene:
     def with_grid(self, grid: FusionGrid) -> Scene:
         """The same images on another grid."""
         return replace(self, grid=grid)
+
+
+def name_bands(source: Source, bands: Sequence[int]) -> str:
+    """Bands in words: a few by number and name, more by their count."""
+    if len(bands) > _LISTED:
+        return f"{len(bands)} bands, {bands[0] + 1} to {bands[-1] + 1} the first and last"
+    nm = source.axis.wavelength
+    words = [f"{b + 1} ({nm[b]:.0f} nm)" if np.isfinite(nm[b]) else str(b + 1) for b in bands]
+    return f"band{'s' if len(words) > 1 else ''} {', '.join(words)}"
 
 
 def _drop_impossible(cube: FloatArray, limits: FloatArray) -> None:
@@ -195,6 +231,24 @@ def _believed(values: FloatArray, images: list[FloatArray]) -> FloatArray:
     share = beyond / max(sum(i.shape[1] for i in images), 1)
     everything = np.stack([np.full(len(low), -np.inf), np.full(len(low), np.inf)])
     return limits if 0 < share <= _FEW else everything
+
+
+def _varied(values: FloatArray) -> BoolArray:
+    """Whether bands (band, n) hold more than one value in more than a hundredth of their pixels."""
+    low, high = np.nanpercentile(values, [0.5, 99.5], axis=1)
+    return np.asarray(low < high)
+
+
+def _saturated(values: FloatArray) -> FloatArray:
+    """Share of each band's pixels (band, n) that pile up at its highest value; 0 where that is no pile.
+
+    A pile is five times as high as all that lies within a fiftieth of the band's range below it.
+    """
+    top = np.nanmax(values, axis=1, keepdims=True)
+    reach = _NEXT * (top - np.nanpercentile(values, 1, axis=1)[:, None])
+    at = (values == top).mean(1)
+    below = ((values < top) & (values >= top - reach)).mean(1)
+    return np.asarray(np.where((at > _FEW) & (below > 0) & (at > 5 * below), at, 0.0))
 
 
 def _fill(cube: FloatArray, medians: FloatArray, reach: int) -> None:
@@ -241,21 +295,26 @@ def open_scene(hsi: Source, msi: Source, grid: FusionGrid, *, area: bytes | None
         bands.append(tuple(int(b) for b in good))
     blank = Scene(hsi, msi, grid, bands[0], bands[1], np.empty(0), np.empty(0), area)
     parts = [blank._read(window) for window in blank.sample_windows()]
-    fills, ranges = [], []
+    fills, ranges, piles = [], [], []
     for k, source in enumerate((hsi, msi)):
         images = [part[k].reshape(len(bands[k]), -1) for part in parts]
         values = np.concatenate([v[:, :: max(1, v.shape[1] // _SPECTRA)] for v in images], axis=1)
         seen = np.isfinite(values).any(1)
+        seen[seen] = _varied(values[seen])
         if not seen.any():
             raise InputError(
-                f"'{source.name}' has no valid pixel on the common area; check that both images hold data there."
+                f"'{source.name}' has no valid pixel, or one value per band, on the common area; check that both "
+                "images hold data there."
             )
         bands[k] = tuple(band for band, some in zip(bands[k], seen, strict=True) if some)
         fills.append(np.nanmedian(values[seen], axis=1).astype(np.float32))
+        piles.append(tuple(_saturated(values[seen]).tolist()))
         ranges.append(_believed(values[seen], [image[seen] for image in images]))
     if len(bands[1]) > len(bands[0]):
         raise GridError(
             f"The MSI '{msi.name}' has more bands ({len(bands[1])}) than the HSI '{hsi.name}' ({len(bands[0])}); "
             "are the two inputs swapped?"
         )
-    return Scene(hsi, msi, grid, bands[0], bands[1], fills[0], fills[1], area, ranges[0], ranges[1])
+    return Scene(
+        hsi, msi, grid, bands[0], bands[1], fills[0], fills[1], area, ranges[0], ranges[1], piles[0], piles[1]
+    )
