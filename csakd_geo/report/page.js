@@ -284,6 +284,7 @@
       { name: "HSI's noise", x: axis.x, y: series.noise, colour: "var(--hsi)" },
       { name: "difference", x: axis.x, y: series.hsi, colour: "var(--fused)" },
     ], { x: axis.label, y: "%", low: 0, high: top([...series.hsi, ...series.noise]) || 1 });
+    $("figure-sigma").parentElement.classList.toggle("four", Boolean(series.sigma && series.psnr));
     $("interval").hidden = $("figure-sigma").hidden = !series.sigma;
     if (series.sigma) chart($("chart-sigma"), [{ x: axis.x, y: series.sigma, colour: "var(--fused)" }],
       { x: axis.label, y: "%", low: 0, high: top(series.sigma), shade: stretches(series.informed.map((v) => !v)) });

@@ -77,10 +77,6 @@ def _cards(content: Content) -> str:
         s = content.evaluation.scores
         cards.append(("PSNR", f"{s.psnr:.2f} dB", "against the truth"))
         cards.append(("Spectral angle", f"{s.sam:.3f}°", "against the truth"))
-    if math.isfinite(content.inside):
-        cards.append(
-            ("Truths inside", f"{100 * content.inside:.1f} %", "the 90 % interval, their noise included")
-        )
     if math.isfinite(found.scores.hqnr):
         parts = f"Dλ\u00a0{found.scores.d_lambda:.4f}, Dₛ\u00a0{found.scores.d_s:.4f}"
         cards.append(("HQNR", f"{found.scores.hqnr:.4f}", parts))
@@ -141,6 +137,8 @@ def _uncertain(content: Content) -> str:
             "The pair was too small to try the fusion: deviations are those of the whole bands, far too wide."
         )
     text = "The result ± 1.645 standard deviations is meant to hold nine of ten truths."
+    if math.isfinite(content.inside):
+        text += f" Of this truth {100 * content.inside:.1f} % lie inside, less by its own noise."
     if found.informed.all():
         return text
     alone = ~found.informed
@@ -155,8 +153,15 @@ def _flags(content: Content) -> str:
     found = content.layers.flags
     if found is None:
         return ""
-    rows = [[f"{name} ({bit})", f"{100 * found[name]:.2f} %", words] for bit, name, words in FLAGS]
-    return f"<section><h2>Quality</h2>{table(['Flag', 'Share of pixels', 'Meaning'], rows)}</section>"
+    rows = [[f"{name} ({bit})", _share(found[name]), words] for bit, name, words in FLAGS]
+    told = table(["Flag", "Share of pixels", "Meaning"], rows)
+    return f'<section class="flags"><h2>Quality</h2>{told}</section>'
+
+
+def _share(value: float) -> str:
+    if value == 0:
+        return "none"
+    return f"{100 * value:.2f} %" if value >= 1e-4 else "< 0.01 %"
 
 
 def _msi_table(content: Content) -> str:
