@@ -102,12 +102,18 @@ def load(plugins: str, algorithm: str, hsi: str, msi: str, output: str, *more: s
     feedback, context = QgsProcessingFeedback(False), QgsProcessingContext()
     target = QgsProcessingOutputLayerDefinition(output, QgsProject.instance())
     values = {"HSI": QgsRasterLayer(hsi, "a layer"), "MSI": msi, "OUTPUT": target}
-    _, done = run({**values, **dict(pair.split("=") for pair in more)}, context, feedback)
+    results, done = run({**values, **dict(pair.split("=") for pair in more)}, context, feedback)
     assert done, feedback.textLog()
     layer = QgsProcessingUtils.mapLayerFromString(output, context)
     plain = layer.renderer().usesBands()
     context.layerToLoadOnCompletionDetails(output).postProcessor().postProcessLayer(layer, context, feedback)
-    return {"plain": plain, "styled": layer.renderer().usesBands()}
+    beside = {}
+    for path, details in context.layersToLoadOnCompletion().items():
+        if path != output:
+            found = QgsRasterLayer(path, details.name)
+            assert details.project == QgsProject.instance()
+            beside[details.name] = {"type": found.renderer().type(), "size": [found.width(), found.height()]}
+    return {"plain": plain, "styled": layer.renderer().usesBands(), "beside": beside, "results": results}
 
 
 def offers(plugins: str) -> dict[str, object]:

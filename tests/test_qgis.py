@@ -213,6 +213,27 @@ def test_the_toolbox_loads_the_result_in_its_style(
 
 
 @pytest.mark.slow
+def test_layers_are_loaded_with_the_image(qgis: Qgis, sample: SimulatedPaths, tmp_path: Path) -> None:
+    plugins, output = qgis.profile / "python" / "plugins", tmp_path / "qgis.tif"
+    values = ["METHOD=regression", "UNCERTAINTY=compact", "QUALITY=True"]
+    shown = qgis.session("load", plugins, "fuse", sample.hsi, sample.msi, output, *values)
+    files = {kind: tmp_path / f"qgis_{kind}.tif" for kind in ("uncertainty", "quality")}
+    assert shown["results"] == {
+        "OUTPUT": str(output),
+        "UNCERTAINTY_LAYER": str(files["uncertainty"]),
+        "QUALITY_LAYER": str(files["quality"]),
+    }
+    kinds = {"qgis_uncertainty": "singlebandgray", "qgis_quality": "paletted"}
+    assert shown["beside"] == {name: {"type": kind, "size": [144, 144]} for name, kind in kinds.items()}
+    other = tmp_path / "cli.tif"
+    words = ["--method", "regression", "--uncertainty", "compact", "--quality"]
+    qgis.command("fuse", sample.hsi, sample.msi, "-o", other, *words)
+    for kind, path in files.items():
+        Path(f"{path}.aux.xml").unlink(missing_ok=True)  # the statistics by which QGIS drew it
+        same_image(path, tmp_path / f"cli_{kind}.tif")
+
+
+@pytest.mark.slow
 def test_dialogs_offer_the_formats_that_are_written(qgis: Qgis) -> None:
     offered = qgis.session("offers", qgis.profile / "python" / "plugins")
     kinds = {name: set(re.findall(r"\*\.(\w+)", text)) for name, text in offered.items()}
@@ -454,7 +475,7 @@ def test_the_dialog_offers_options_that_the_command_has(command: click.Command) 
     for option in options:
         parameter = known[option.flag]
         choices = tuple(parameter.type.choices) if isinstance(parameter.type, click.Choice) else ()
-        assert option.choices == choices, option.name
+        assert option.choices == (*filter(None, [option.off]), *choices), option.name
         assert (option.kind == "switch") is getattr(parameter, "is_flag", False)
 
 
@@ -464,6 +485,12 @@ def test_what_a_value_is_on_the_command_line() -> None:
     assert by_name["ADAPT_MINUTES"].arguments(0.5) == ["--adapt-minutes=0.5"]
     assert by_name["SHIFT"].arguments("-3,4") == ["--shift=-3,4"]
     assert by_name["SHIFT"].arguments("") == by_name["SEED"].arguments(None) == []
+    assert [by_name["UNCERTAINTY"].arguments(v) for v in ("none", "", "compact")] == [
+        [],
+        [],
+        ["--uncertainty=compact"],
+    ]
+    assert by_name["SHIFT"].arguments("none") == ["--shift=none"]
     assert [by_name["RESUME"].arguments(on) for on in (True, False)] == [["--resume"], []]
 
 

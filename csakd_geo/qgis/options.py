@@ -9,7 +9,7 @@ CHOICE, INTEGER, NUMBER, TEXT, FILE, SWITCH = "choice", "integer", "number", "te
 
 
 class Option(NamedTuple):
-    """One option; RATIO is ``--ratio``, and so on."""
+    """One option; RATIO is ``--ratio``, and so on. `off` is a choice that says so and is not passed."""
 
     name: str
     label: str
@@ -17,6 +17,7 @@ class Option(NamedTuple):
     choices: tuple[str, ...] = ()
     minimum: float = 0
     advanced: bool = True
+    off: str = ""
 
     @property
     def flag(self) -> str:
@@ -27,7 +28,7 @@ class Option(NamedTuple):
         """What goes on the command line for a value; nothing for none."""
         if self.kind == SWITCH:
             return [self.flag] if value else []
-        return [] if value in (None, "") else [f"{self.flag}={value}"]
+        return [] if value in (None, "", self.off) else [f"{self.flag}={value}"]
 
 
 _RATIO = Option("RATIO", "Ratio of HSI pixel to MSI pixel (by default from the files)", INTEGER, minimum=1)
@@ -48,6 +49,14 @@ FUSE = (
     _SHIFT,
     Option("DTYPE", "Stored type (int16 by default)", CHOICE, ("int16", "float32")),
     Option("ADAPT_MINUTES", "Minutes of training on the pair; 0 never trains", NUMBER),
+    Option(
+        "UNCERTAINTY",
+        "Uncertainty: standard deviations of all bands, or compact (one band, from which they follow)",
+        CHOICE,
+        ("none", "bands", "compact"),
+        off="none",
+    ),
+    Option("QUALITY", "Quality: flags of masked, filled, clipped, extrapolated and changed pixels", SWITCH),
     Option("DEVICE", "Device: auto, cpu, cuda or cuda:N", TEXT),
     Option("TILE", "Tile, in MSI pixels computed at once", INTEGER, minimum=1),
     Option("SUPERTILE", "Super-tile, in MSI pixels stored at once", INTEGER, minimum=1),

@@ -81,7 +81,12 @@ def make_parameter(option: Option) -> QgsProcessingParameterDefinition:
         made = QgsProcessingParameterBoolean(name, label, defaultValue=False)
     elif option.kind == CHOICE:
         made = QgsProcessingParameterEnum(
-            name, label, options=list(option.choices), optional=True, usesStaticStrings=True
+            name,
+            label,
+            options=list(option.choices),
+            defaultValue=option.off or None,
+            optional=True,
+            usesStaticStrings=True,
         )
     elif option.kind == FILE:
         made = QgsProcessingParameterFile(name, label, optional=True, fileFilter=_ANY_FILE)
