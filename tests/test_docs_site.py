@@ -249,15 +249,15 @@ def test_figures_in_the_prose_are_the_codes(repo: Path) -> None:
     from csakd_geo.choose import MIN_COMPARED
     from csakd_geo.grid import _RATIO_ERROR
     from csakd_geo.job import _MIN_EXPLAINED
-    from csakd_geo.methods.subspace import COMPONENTS
+    from csakd_geo.methods.subspace import KEPT
     from csakd_geo.options import FuseOptions
     from csakd_geo.psf import _FWHM_RANGE
     from csakd_geo.report.content import SUPPORTED
 
     pages = {path.stem: " ".join(path.read_text("utf-8").split()) for path in (repo / "docs").glob("*.md")}
     for name, words in (
-        ("physics", f"here $K = {COMPONENTS}$"),
-        ("physics", f"$9 \\times {COMPONENTS} = {9 * COMPONENTS}$"),
+        ("physics", f"here $K = {KEPT}$"),
+        ("physics", f"$9 \\times {KEPT} = {9 * KEPT}$"),
         ("physics", f"EnMAP with ten Sentinel-2 bands: {9 * 224} unknown, {224 + 9 * 10} known"),
         ("physics", f"less than {SUPPORTED:.0%}".replace("%", " %")),
         ("limits", f"under {MIN_COMPARED} x {MIN_COMPARED} HSI pixels"),

@@ -31,7 +31,7 @@ from csakd_geo.response import Response
 FloatArray = NDArray[np.floating]
 
 COMPONENTS = 10  # that a network sees
-_KEPT = 14  # that the MAP estimates solve for (benchmarks/quality.py)
+KEPT = 14  # that the MAP estimates solve for (benchmarks/quality.py)
 _HALO = 6  # LR pixels after which the inverse on the LR grid has decayed
 _FINER = 0.6  # variance of the prior's errors at full resolution over that one level down
 _UNKNOWN = 0.1  # error variance of a prior that cannot be tried one level down, over the HSI's own
@@ -142,7 +142,7 @@ class _MAP:
     def fit(self, pair: Pair, response: Response, *, seed: int = 0) -> Fitted:
         """Subspace, priors and the covariance of the prior's errors, found one level down."""
         psf = response.psf
-        subspace = pair_subspace(pair, response, components=_KEPT)
+        subspace = pair_subspace(pair, response, components=KEPT)
         fits = [prior.fit(pair, response, seed=seed) for prior in self.priors]
         blend, covariance = self._prior_errors(pair, response, subspace, fits)
         misfit = _FINER_MISFIT * response.misfit
