@@ -31,7 +31,7 @@ BoolArray = NDArray[np.bool_]
 MIN_COMPARED = 48  # HSI pixels per side below which a comparison is noise
 CLASSICAL = ("coupled-map", "subspace-map", "cnmf", "gsa", "regression")
 _CLEARLY = 0.03  # relative error that counts as a difference one level down
-_NO_HELP = 0.8  # error over interpolation's, one level down, from which a method is not safe
+_NO_HELP = 0.75  # error over interpolation's, one level down, from which a method is not safe
 _SIMPLE = ("regression", "bicubic")  # what is tried instead, the safest last
 _HOLD = 4  # blocks per axis of the checkerboard that is held out
 
