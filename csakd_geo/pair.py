@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,12 +46,15 @@ class Pair:
     ratio : int
     hsi_axis, msi_axis : SpectralAxis
         Of the bands in the blocks.
+    warped : bool
+        The HSI's pixels did not nest in the MSI's: what is here is interpolated from them.
     """
 
     blocks: tuple[Block, ...]
     ratio: int
     hsi_axis: SpectralAxis
     msi_axis: SpectralAxis
+    warped: bool = False
 
     def __post_init__(self) -> None:
         for block in self.blocks:
@@ -129,4 +132,4 @@ def degrade_pair(pair: Pair, psf: PSF) -> tuple[Pair, tuple[FloatArray, ...]]:
         cells = block.valid[:height, :width].reshape(height // r, r, width // r, r)
         blocks.append(Block(degrade(hsi, psf), degrade(msi, psf), np.asarray(cells.all((1, 3)))))
         truth.append(hsi)
-    return Pair(tuple(blocks), r, pair.hsi_axis, pair.msi_axis), tuple(truth)
+    return replace(pair, blocks=tuple(blocks)), tuple(truth)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,7 +181,7 @@ def thin(pair: Pair) -> Pair:
             break
         kept.append(_part(block, pair.ratio))
         count += kept[-1].valid.size
-    return Pair(tuple(kept), pair.ratio, pair.hsi_axis, pair.msi_axis)
+    return replace(pair, blocks=tuple(kept))
 
 
 def _part(block: Block, ratio: int) -> Block:

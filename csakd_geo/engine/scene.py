@@ -135,6 +135,7 @@ class Scene:
             self.grid.ratio,
             self.hsi.axis.take(self.hsi_bands),
             self.msi.axis.take(self.msi_bands),
+            warped=not self.grid.nested,
         )
 
     def _believable(self, block: Block) -> Block:

@@ -6,6 +6,8 @@ from its own pixels by multiplicative updates, so a window never sees its neighb
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -98,7 +100,7 @@ def _sample(pair: Pair) -> Pair:
             room -= part.valid.size
     if not kept:  # all that is valid lies at the rim
         kept = [block for block in pair.blocks if block.valid.any()][:1]
-    return Pair(tuple(kept), r, pair.hsi_axis, pair.msi_axis)
+    return replace(pair, blocks=tuple(kept))
 
 
 def _successive_projection(spectra: FloatArray, count: int) -> list[int]:

@@ -35,7 +35,8 @@ KEPT = 14  # that the MAP estimates solve for (benchmarks/quality.py)
 _HALO = 6  # LR pixels after which the inverse on the LR grid has decayed
 _FINER = 0.6  # variance of the prior's errors at full resolution over that one level down
 _UNKNOWN = 0.1  # error variance of a prior that cannot be tried one level down, over the HSI's own
-_UNMODELLED = 0.01  # least error of the HSI under the model (shape of the PSF, warps) over its own deviation
+_UNMODELLED = 0.02  # least error of the HSI under the model (shape of the PSF) over its own deviation
+_UNMODELLED_WARPED = 0.05  # of an HSI that was interpolated onto the grid
 _LEAST = 0.1  # least deviation of a coordinate, in units of the noise
 _FINER_MISFIT = (
     1.4  # deviation of the MSI's misfit at full resolution over that at LR (benchmarks/quality.py)
@@ -117,7 +118,8 @@ def find_subspace(spectra: FloatArray, noise: FloatArray, components: int = COMP
 def pair_subspace(pair: Pair, response: Response, *, components: int = COMPONENTS) -> Subspace:
     """The subspace of a pair's own HSI, its noise taken from the pair."""
     spectra = pair.hsi_spectra()
-    noise = np.maximum(response.noise, _UNMODELLED * spectra.std(1))
+    least = _UNMODELLED_WARPED if pair.warped else _UNMODELLED
+    noise = np.maximum(response.noise, least * spectra.std(1))
     return find_subspace(spectra, noise, components)
 
 

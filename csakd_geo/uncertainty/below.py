@@ -107,7 +107,7 @@ def try_below(
     pieces = _pieces(_unchanged(pair, response))
     if sum(int(piece.valid.sum()) for piece in pieces) < _LEAST:
         return None
-    lower, truths = degrade_pair(Pair(tuple(pieces), pair.ratio, pair.hsi_axis, pair.msi_axis), psf)
+    lower, truths = degrade_pair(replace(pair, blocks=tuple(pieces)), psf)
     scale = _positive(np.sqrt(np.mean([find_detail(b.msi, psf).var((1, 2)) for b in lower.blocks], axis=0)))
     errors, plain, below, above = [], [], [], []
     for piece, block, truth in zip(pieces, lower.blocks, truths, strict=True):
