@@ -59,6 +59,7 @@ class Qgis:
     def __init__(self, home: Path) -> None:
         self.env = {
             **os.environ,
+            "PATH": f"/usr/bin:/bin:{os.environ.get('PATH', '')}",  # its own Python comes first
             "HOME": str(home),
             "XDG_DATA_HOME": str(home / "data"),
             "XDG_CONFIG_HOME": str(home / "config"),
