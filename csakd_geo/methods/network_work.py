@@ -122,13 +122,18 @@ def encode(values: Tensor, encoding: Encoding) -> tuple[Tensor, Tensor]:
         )
     low, high = encoding.limits
     empty = ~values.isfinite()
+    gaps = values.device.type != "cpu" or bool(empty.any())  # a GPU would have to be waited for
     for name, operation in (("offset", values.sub_), ("scale", values.div_)):
         parts = getattr(encoding, name)
         if any(part != (name == "scale") for part in parts):
             operation(torch.tensor(parts, dtype=torch.float32, device=values.device)[:, None, None])
-    values.round_().masked_fill_(empty, low)
-    clipped = ((values < low) | (values > high)).sum()
-    stored = values.clamp_(low, high).masked_fill_(empty, encoding.nodata)
+    values.round_()
+    if gaps:
+        values.masked_fill_(empty, low)
+    stored = values.clamp(low, high)
+    clipped = (stored != values).sum()
+    if gaps:
+        stored.masked_fill_(empty, encoding.nodata)
     return stored.to(_STORED[encoding.dtype]), clipped
 
 
