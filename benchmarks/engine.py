@@ -235,7 +235,7 @@ def measure_speed(given: argparse.Namespace, folder: Path) -> None:
     for precision in ("float32", "bf16") if given.bf16 else ("float32",):
         options = make_options(
             {"model": str(model), "shift": "none", "backend": given.backend, "precision": precision}
-            | {"device": given.device, "supertile": given.supertile}
+            | {"device": given.device, "supertile": given.supertile, "halo": given.halo}
         )
         job = prepare_job(draft_job(hsi, msi, options), report=quiet)
         seconds = bare(job, given.size)
@@ -305,6 +305,7 @@ def main() -> None:
     )
     parser.add_argument("--size", type=int, default=1024, help="MSI pixels per side, a multiple of 256")
     parser.add_argument("--supertile", type=int, help="MSI pixels per side of a super-tile")
+    parser.add_argument("--halo", help="HSI pixels of context, or auto; what the model states by default")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true")
