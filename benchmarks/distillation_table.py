@@ -44,6 +44,8 @@ teacher is trained first and frozen. The mean over seeds and, after the sign,
 their standard deviation. "Reference" is what the losses are divided by: `coupled-map` where the network refines
 it, else the cubic interpolation of the HSI.
 
+This was run with an earlier `coupled-map` (ten directions, other weights): its reference is not today's.
+
 ![Differences to the student alone, and the fusers against noise](distillation.png)
 
 ## Distillation
