@@ -33,14 +33,37 @@ FloatArray = NDArray[np.floating]
 COMPONENTS = 10  # that a network sees
 KEPT = 14  # that the MAP estimates solve for (benchmarks/quality.py)
 _HALO = 6  # LR pixels after which the inverse on the LR grid has decayed
-_FINER = 0.6  # variance of the prior's errors at full resolution over that one level down
 _UNKNOWN = 0.1  # error variance of a prior that cannot be tried one level down, over the HSI's own
-_UNMODELLED = 0.02  # least error of the HSI under the model (shape of the PSF) over its own deviation
-_UNMODELLED_WARPED = 0.05  # of an HSI that was interpolated onto the grid
 _LEAST = 0.1  # least deviation of a coordinate, in units of the noise
-_FINER_MISFIT = (
-    1.4  # deviation of the MSI's misfit at full resolution over that at LR (benchmarks/quality.py)
-)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trust:
+    """What cannot be measured on a pair, chosen on scenes with a truth.
+
+    Parameters
+    ----------
+    unmodelled : float
+        Least error of the HSI under the model (shape of the PSF, warps) over its own deviation.
+    finer : float
+        Variance of the prior's errors at full resolution over that one level down.
+    finer_misfit : float
+        Deviation of the MSI's misfit at full resolution over that at LR.
+    """
+
+    unmodelled: float
+    finer: float
+    finer_misfit: float
+
+
+_NESTED = _Trust(0.02, 0.6, 1.4)  # benchmarks/quality.py
+_WARPED = _Trust(
+    0.05, 0.2, 0.7
+)  # benchmarks/methods.py: interpolation errs at LR, and the MSI has no part in it
+
+
+def _trust(pair: Pair) -> _Trust:
+    return _WARPED if pair.warped else _NESTED
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,8 +141,7 @@ def find_subspace(spectra: FloatArray, noise: FloatArray, components: int = COMP
 def pair_subspace(pair: Pair, response: Response, *, components: int = COMPONENTS) -> Subspace:
     """The subspace of a pair's own HSI, its noise taken from the pair."""
     spectra = pair.hsi_spectra()
-    least = _UNMODELLED_WARPED if pair.warped else _UNMODELLED
-    noise = np.maximum(response.noise, least * spectra.std(1))
+    noise = np.maximum(response.noise, _trust(pair).unmodelled * spectra.std(1))
     return find_subspace(spectra, noise, components)
 
 
@@ -147,7 +169,7 @@ class _MAP:
         subspace = pair_subspace(pair, response, components=KEPT)
         fits = [prior.fit(pair, response, seed=seed) for prior in self.priors]
         blend, covariance = self._prior_errors(pair, response, subspace, fits)
-        misfit = _FINER_MISFIT * response.misfit
+        misfit = _trust(pair).finer_misfit * response.misfit
         sense = response.operator @ subspace.basis / misfit[:, None]
         level = (response.operator @ subspace.mean + response.offset) / misfit
         precision = np.linalg.inv(covariance)
@@ -199,7 +221,7 @@ class _MAP:
         # the truth is the HSI itself, whose noise is 1 in these coordinates and no error of the prior
         spread, vectors = np.linalg.eigh(covariance)
         spread = np.maximum(spread - 0.8, 0.05 * spread + 1e-6)
-        return blend, _FINER * (vectors * spread) @ vectors.T
+        return blend, _trust(pair).finer * (vectors * spread) @ vectors.T
 
     def apply(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray) -> FloatArray:
         """Solve a window."""
