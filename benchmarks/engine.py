@@ -265,13 +265,16 @@ def measure_speed(given: argparse.Namespace, folder: Path) -> None:
         print(f"timed: {json.dumps(job.notes['backend_seconds_per_tile'])}", file=sys.stderr)
 
 
+# VmHWM and not getrusage, which starts a child at the peak of the process that began it
 PEAK = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from csakd_geo.cli import main
 try:
     main()
 finally:
-    print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, file=sys.stderr)
+    kilobytes = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]
+    print("PEAK", int(kilobytes) * 1024, file=sys.stderr)
 """
 
 
