@@ -30,6 +30,9 @@ _FIT, _BARE_FIT = 2.0, 1.5  # what a fit takes over its inputs, of a method and 
 _CUBES, _PLANES = 2.5, 60  # float32 cubes of a tile that a method works with, and planes beside them
 _NEAR = 2  # HSI pixels of context that a network's tile sees, typical
 _STREAMS, _GRAPH_STREAMS = 9, 25  # float32 maps per feature that a network holds at its peak, in torch or not
+_GRAPH_BYTES = (
+    800e6  # what is left of timing the graph runtimes beside torch, which has huge pages of its own
+)
 _PROBE = 16  # HSI pixels per side of the patch that is timed
 _PLACES = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.75), (0.25, 0.75), (0.75, 0.25), (0, 0), (1, 1), (0, 1), (1, 0))
 
@@ -154,7 +157,8 @@ def memory_of(scene: Scene, method: Method, cutting: Cutting) -> float:
         near = min(cutting.tile + 2 * _NEAR, longest) * r
         base = _PLANES * 4.0 * (seen * r) ** 2 if config.residual else 0.0
         fit *= _FIT if config.residual else _BARE_FIT
-        work = base + 4.0 * near**2 * (streams * config.features + 3 * config.bands + 2 * good)
+        work = _GRAPH_BYTES * cutting.graph + base
+        work += 4.0 * near**2 * (streams * config.features + 3 * config.bands + 2 * good)
     else:
         fit *= _FIT
         work = 4.0 * inner**2 * (_CUBES * good + _PLANES)
