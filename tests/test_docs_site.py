@@ -247,7 +247,7 @@ def test_emit_fits_landsat_up_to_the_latitude_told(repo: Path) -> None:
 def test_figures_in_the_prose_are_the_codes(repo: Path) -> None:
     from csakd_geo.align import _MAX_REACH
     from csakd_geo.choose import MIN_COMPARED
-    from csakd_geo.grid import _RATIO_ERROR
+    from csakd_geo.grid.ratio import _RATIO_ERROR
     from csakd_geo.job import _MIN_EXPLAINED
     from csakd_geo.methods.subspace import KEPT
     from csakd_geo.options import FuseOptions

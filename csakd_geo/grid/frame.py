@@ -8,49 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 from affine import Affine
-from numpy.typing import NDArray
-from pyproj import CRS as ProjCRS
-from pyproj import Transformer
-from rasterio.crs import CRS
 
 from csakd_geo.errors import GridError
-
-FloatArray = NDArray[np.floating]
+from csakd_geo.grid.mapping import Georeferenced, PixelMapping, pixel_mapping
+from csakd_geo.grid.ratio import check_ratio
 
 _DRIFT = 0.1  # MSI pixels that nested lattices may drift apart over the scene
-_MIN_SIZE = 1.5  # MSI pixels of the HSI pixel's longer side, below which nothing is to be gained
-_RATIO_ERROR = 0.25  # relative difference of pixel sizes from a ratio; what rounding from 1.5 up leaves
-_MAX_STRETCH = 2.0  # factor that an HSI pixel's side may be longer or shorter than an LR cell's
 _EDGE_POINTS = 33
-
-
-class Georeferenced(Protocol):
-    """What laying a grid needs of an image."""
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-
-    @property
-    def crs(self) -> CRS | None:
-        """Coordinate reference system, or None."""
-
-    @property
-    def transform(self) -> Affine:
-        """From (column, row) of pixel corners to coordinates."""
-
-    @property
-    def height(self) -> int:
-        """Number of rows."""
-
-    @property
-    def width(self) -> int:
-        """Number of columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +121,7 @@ def lay_grid(
     if msi.transform.b or msi.transform.d:
         raise GridError(f"The MSI '{msi.name}' is rotated; warp it to a north-up grid first (gdalwarp).")
     to_msi = pixel_mapping(hsi, msi, shift)
-    r = _check_ratio(hsi, msi, _pixel_size(hsi, to_msi), ratio)
+    r = check_ratio(hsi, msi, to_msi, ratio)
     footprint = _footprint(hsi, to_msi)
     box = _intersect(footprint, (0.0, 0.0, float(msi.width), float(msi.height)))
     if bounds is not None:
@@ -198,100 +165,8 @@ def lay_grid(
     )
 
 
-class PixelMapping(Protocol):
-    """From column and row of one image to column and row of another, at pixel corners."""
-
-    def __call__(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Map columns and rows."""
-
-
-def pixel_mapping(
-    source: Georeferenced, target: Georeferenced, shift: tuple[float, float] = (0.0, 0.0)
-) -> PixelMapping:
-    """Exact mapping of pixel coordinates; a missing CRS is taken to be the other's.
-
-    Parameters
-    ----------
-    source, target : Georeferenced
-    shift : (float, float)
-        Added to the source's coordinates, in the target's CRS.
-    """
-    inverse = ~target.transform
-    forward = source.transform
-    transformer = None
-    if source.crs and target.crs and source.crs != target.crs:
-        transformer = _transformer(source.crs.to_wkt(), target.crs.to_wkt())
-
-    def mapping(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-        wx = forward.a * x + forward.b * y + forward.c
-        wy = forward.d * x + forward.e * y + forward.f
-        if transformer is not None:
-            wx, wy = transformer.transform(wx, wy)
-        wx, wy = wx + shift[0], wy + shift[1]
-        with np.errstate(invalid="ignore"):  # what has no place in the target's CRS comes as infinity
-            return (
-                inverse.a * wx + inverse.b * wy + inverse.c,
-                inverse.d * wx + inverse.e * wy + inverse.f,
-            )
-
-    return mapping
-
-
-@lru_cache(maxsize=32)  # one takes 50 ms to build; threads may share it
-def _transformer(source: str, target: str) -> Transformer:
-    return Transformer.from_crs(ProjCRS.from_wkt(source), ProjCRS.from_wkt(target), always_xy=True)
-
-
 def _nearest(value: float) -> int:
     return math.floor(value + 0.5)
-
-
-def _pixel_size(hsi: Georeferenced, to_msi: PixelMapping) -> tuple[float, float]:
-    """Width and height of the HSI's central pixel in MSI pixels."""
-    cx, cy = hsi.width / 2, hsi.height / 2
-    x, y = to_msi(np.array([cx - 0.5, cx + 0.5, cx, cx]), np.array([cy, cy, cy - 0.5, cy + 0.5]))
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise GridError(f"The HSI '{hsi.name}' lies outside the area of use of the MSI's CRS.")
-    return math.hypot(x[1] - x[0], y[1] - y[0]), math.hypot(x[3] - x[2], y[3] - y[2])
-
-
-def find_ratio(hsi: Georeferenced, msi: Georeferenced) -> int:
-    """The ratio of a pair: MSI pixels per side of a square as large as an HSI pixel, rounded, at least 2.
-
-    HSI pixels need not be square in MSI pixels (in degrees they narrow towards the poles): the warp takes them
-    to square cells, unless a side is more than twice as long as a cell's, or less than half.
-
-    Raises
-    ------
-    GridError
-        If the HSI is not coarser, or its pixels are too long for square cells.
-    """
-    return _check_ratio(hsi, msi, _pixel_size(hsi, pixel_mapping(hsi, msi)), None)
-
-
-def _check_ratio(hsi: Georeferenced, msi: Georeferenced, size: tuple[float, float], ratio: int | None) -> int:
-    sides = f"{size[0]:.2f} x {size[1]:.2f} MSI pixels"
-    if max(size) < _MIN_SIZE:
-        raise GridError(
-            f"A pixel of the HSI '{hsi.name}' is {sides} of '{msi.name}'; it must be about 2 times coarser or more. "
-            "Are the two inputs swapped?"
-        )
-    found = max(2, _nearest(math.sqrt(size[0] * size[1])))
-    if not _within_stretch(size, found):
-        raise GridError(
-            f"A pixel of the HSI '{hsi.name}' is {sides}, too long and narrow for cells of {found} x {found}; warp "
-            "it to square pixels in the MSI's CRS first (gdalwarp)."
-        )
-    low, high = min(size) / (1 + _RATIO_ERROR), max(size) / (1 - _RATIO_ERROR)
-    if ratio is not None and not (ratio >= 2 and low <= ratio <= high and _within_stretch(size, ratio)):
-        raise GridError(
-            f"Ratio {ratio} does not fit: an HSI pixel is {sides}; leave --ratio out or give {found}."
-        )
-    return found if ratio is None else ratio
-
-
-def _within_stretch(size: tuple[float, float], ratio: int) -> bool:
-    return all(1 / _MAX_STRETCH <= side / ratio <= _MAX_STRETCH for side in size)
 
 
 def _footprint(hsi: Georeferenced, to_msi: PixelMapping) -> tuple[float, float, float, float]:
