@@ -47,7 +47,7 @@ class Pair:
     hsi_axis, msi_axis : SpectralAxis
         Of the bands in the blocks.
     warped : bool
-        The HSI's pixels did not nest in the MSI's: what is here is interpolated from them.
+        What is here lies between the HSI's own pixels and is interpolated from them.
     """
 
     blocks: tuple[Block, ...]

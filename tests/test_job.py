@@ -143,16 +143,12 @@ def test_other_units_in_the_msi_do_not_matter(
 def test_another_name_of_the_same_crs(
     arrays: tuple[Array, Array], pair: made.Pair, plain: Array, tmp_path: Path
 ) -> None:
-    """ETRS89 / UTM 33N has the same coordinates, but is another system: warped, with the same result but for
-    the trust in an HSI that was interpolated.
-    """
+    """ETRS89 / UTM 33N has the same coordinates, but is another system: warped, with the same result."""
     hsi = made.write(tmp_path / "a.tif", arrays[0], pixel=40, crs="EPSG:25833", wavelength=pair.wavelength)
     cube = fuse(hsi, pair.msi, shift="none")
     assert cube.attrs["nested"] is False
     assert cube.rio.crs.to_epsg() == 32633
-    assert made.relative(cube.values, plain) < 2e-3
-    exact = [fuse(path, pair.msi, shift="none", method="regression").values for path in (hsi, pair.hsi)]
-    assert made.relative(*exact) < 1e-5
+    assert made.relative(cube.values, plain) < 1e-4
 
 
 def test_hsi_in_another_projection(pair: made.Pair, tmp_path: Path) -> None:

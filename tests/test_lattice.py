@@ -17,7 +17,7 @@ from rasterio.warp import reproject
 from scipy.ndimage import gaussian_filter
 
 from csakd_geo.grid import FusionGrid, lay_grid
-from csakd_geo.io.lattice import covered, read_hsi, read_msi
+from csakd_geo.io.lattice import covered, interpolates, read_hsi, read_msi
 from csakd_geo.io.source import check_window
 from csakd_geo.spectral import SpectralAxis
 from csakd_geo.tiling import Window
@@ -314,3 +314,16 @@ def test_no_crs_at_all() -> None:
     expected = read_hsi(known[0], lay_grid(*known), frame(grid), [0])
     np.testing.assert_allclose(values, expected, atol=1e-2)
     assert covered(hsi, grid, frame(grid)).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("crs", "moved", "expected"),
+    [(32633, 0.0, False), (25833, 0.0, False), (25833, 4.0, True), (32632, 0.0, True)],
+)
+def test_cells_that_meet_pixels_are_not_interpolated(crs: int, moved: float, expected: bool) -> None:
+    """ETRS89 / UTM 33N is WGS 84 / UTM 33N by another name; the next zone's grid is turned."""
+    msi = Cube(np.zeros((1, 64, 64)), Affine(10, 0, 500_000, 0, -10, 5_800_000), UTM)
+    left, top = (500_000 + moved, 5_800_000) if crs != 32632 else (908_300, 5_817_100)
+    hsi = Cube(np.zeros((2, 40, 40)), Affine(40, 0, left, 0, -40, top), CRS.from_epsg(crs))
+    grid = lay_grid(hsi, msi, ratio=4)
+    assert interpolates(hsi, grid) is expected

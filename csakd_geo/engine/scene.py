@@ -15,7 +15,7 @@ from shapely import from_wkb
 from csakd_geo.errors import GridError, InputError
 from csakd_geo.grid import FusionGrid
 from csakd_geo.io.describe import band_health
-from csakd_geo.io.lattice import covered, read_hsi, read_msi
+from csakd_geo.io.lattice import covered, interpolates, read_hsi, read_msi
 from csakd_geo.io.source import Source
 from csakd_geo.pair import Block, Pair
 from csakd_geo.tiling import Window
@@ -135,7 +135,7 @@ class Scene:
             self.grid.ratio,
             self.hsi.axis.take(self.hsi_bands),
             self.msi.axis.take(self.msi_bands),
-            warped=not self.grid.nested,
+            warped=interpolates(self.hsi, self.grid),
         )
 
     def _believable(self, block: Block) -> Block:

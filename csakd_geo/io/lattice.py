@@ -18,6 +18,7 @@ from csakd_geo.tiling import Window
 FloatArray = NDArray[np.float32]
 Positions = NDArray[np.floating]
 
+_ON_PIXEL = 0.01  # HSI pixels off a pixel's centre that are none
 _REACH = 4  # HSI pixels by which the HSI's edge is continued; there is nothing further out
 
 
@@ -60,6 +61,16 @@ def read_hsi(source: Source, grid: FusionGrid, window: Window, bands: Sequence[i
     if near.any():
         out[:, near] = _read_cubic(source, u[near] - 0.5, v[near] - 0.5, bands)
     return out.reshape(len(bands), *x.shape)
+
+
+def interpolates(source: Source, grid: FusionGrid) -> bool:
+    """Whether LR cells take their values from between the HSI's pixels; those of another CRS may meet them."""
+    if grid.nested:
+        return False
+    x, y = np.array([0.5, grid.lr_width - 0.5]), np.array([0.5, grid.lr_height - 0.5])
+    u, v = _to_source(source, grid)(np.tile(x, 2), np.repeat(y, 2))
+    centres = np.concatenate([u, v]) - 0.5
+    return not np.abs(centres - np.rint(centres)).max() <= _ON_PIXEL
 
 
 def covered(source: Source, grid: FusionGrid, window: Window) -> NDArray[np.bool_]:
