@@ -20,7 +20,8 @@ import csakd_geo
 from csakd_geo import choose
 from csakd_geo.cli import main
 from csakd_geo.cli.compare_plot import draw_comparison
-from csakd_geo.compare import Comparison, _busiest, compare_methods
+from csakd_geo.compare import Comparison, compare_methods
+from csakd_geo.compare.window import _busiest
 from csakd_geo.degrade import PSF, degrade, upsample
 from csakd_geo.draft import draft_job
 from csakd_geo.evaluate import evaluate_pair
@@ -88,7 +89,7 @@ def test_the_picture_has_a_panel_per_image(found: Comparison, monkeypatch: pytes
 
 
 def test_the_window_is_where_most_detail_is(sample: SimulatedPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("csakd_geo.compare._SIDE", 9)
+    monkeypatch.setattr("csakd_geo.compare.window._SIDE", 9)
     scene, psf = draft_job(sample.hsi, sample.msi, make_options({})).scene, PSF(4, 4.0)
     window = _busiest(scene, psf)
     with rasterio.open(sample.msi) as src:

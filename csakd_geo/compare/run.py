@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from csakd_geo.choose import MIN_COMPARED, compare, large_enough
-from csakd_geo.degrade import PSF
+from csakd_geo.compare.comparison import Candidate, Comparison
+from csakd_geo.compare.window import window_scene
 from csakd_geo.draft import draft_job
 from csakd_geo.engine.device import pick_device
 from csakd_geo.engine.graph import lazy_cube
 from csakd_geo.engine.scene import Scene
-from csakd_geo.errors import GridError, InputError
 from csakd_geo.evaluate import PairEvaluation
 from csakd_geo.evaluate.consistency import measure_consistency
 from csakd_geo.evaluate.link import Link, link_product
-from csakd_geo.grid import lay_grid
-from csakd_geo.io import Source, open_source
+from csakd_geo.io import open_source
 from csakd_geo.job import Report, register
 from csakd_geo.methods import METHODS
 from csakd_geo.methods.base import Fitted, Method
@@ -35,105 +32,9 @@ from csakd_geo.quicklook.view import TRUE_COLOUR, Bands
 from csakd_geo.response import Response
 from csakd_geo.threads import one_blas_thread
 from csakd_geo.tiling import TilePlan, Window
-from csakd_geo.uncertainty.law import find_detail
 
-FloatArray = NDArray[np.floating]
-
-_SIDE, _LEAST = 64, 8  # LR cells per side of a window that is chosen, and of any
-_VALUES = 1 << 27  # of a fused window, all bands
 _BRIEF = 20.0  # seconds under which a method is timed twice: the first time may be spent on starting
 _SPOTS = 2
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Candidate:
-    """One method on the window.
-
-    Parameters
-    ----------
-    name : str
-        Of the method, or of the model.
-    held_out : dict of str to float
-        PSNR (dB), SAM (degrees) and ERGAS one level down; empty where the scene is too small for that.
-    scores : dict of str to (float or None)
-        Without truth, as `csakd_geo.evaluate.PairEvaluation` names them.
-    fit_seconds, megapixel_seconds : float
-        To fit the scene's sample, and per megapixel on one thread.
-    image : ndarray (3 or 1, y, x)
-        True colour, NaN where masked.
-    spectra : ndarray (spot, band)
-        Of all bands of the HSI.
-    """
-
-    name: str
-    held_out: dict[str, float]
-    scores: dict[str, float | None]
-    fit_seconds: float
-    megapixel_seconds: float
-    image: FloatArray
-    spectra: FloatArray
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Comparison:
-    """All methods on one window of a pair.
-
-    Parameters
-    ----------
-    candidates : tuple of Candidate
-    hsi, msi : Source
-    fused : Source
-        The first candidate's window, whose pixels all share.
-    window : (int, int, int, int)
-        Column, row, width and height in pixels of the MSI.
-    ratio : int
-    psf : PSF
-    shift : (float, float)
-        Added to the HSI's coordinates, in units of the MSI's CRS.
-    explained : float
-        Share of what varies in the HSI that the MSI explains.
-    spots : tuple of Spot
-        The pixels whose spectra are shown.
-    caption : str
-        What the images of the candidates show.
-    warnings : tuple of str
-    """
-
-    candidates: tuple[Candidate, ...]
-    hsi: Source
-    msi: Source
-    fused: Source
-    window: tuple[int, int, int, int]
-    ratio: int
-    psf: PSF
-    shift: tuple[float, float]
-    explained: float
-    spots: tuple[Spot, ...]
-    caption: str
-    warnings: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {
-            "hsi": self.hsi.name,
-            "msi": self.msi.name,
-            "window": list(self.window),
-            "ratio": self.ratio,
-            "shift": list(self.shift),
-            "psf_fwhm_hsi_pixels": self.psf.fwhm / self.psf.ratio,
-            "msi_explains": self.explained,
-            "methods": [
-                {
-                    "name": c.name,
-                    "held_out": c.held_out or None,
-                    "scores": c.scores,
-                    "fit_seconds": c.fit_seconds,
-                    "seconds_per_megapixel": c.megapixel_seconds,
-                }
-                for c in self.candidates
-            ],
-            "warnings": list(self.warnings),
-        }
 
 
 def compare_methods(
@@ -176,7 +77,7 @@ def compare_methods(
     with one_blas_thread():
         draft, pair, response, moved = register(draft)
     scene, warnings = draft.scene, [*draft.warnings, *([moved] if moved else [])]
-    small = _window_scene(scene, response.psf, window)
+    small = window_scene(scene, response.psf, window)
     compared = large_enough(pair)
     if not compared:
         warnings.append(
@@ -298,66 +199,3 @@ class _Runner:
         plan = TilePlan(small.lr_height, small.lr_width, r, side, side, 0, "crop", 0)
         bands = tuple(range(self.scene.hsi.axis.size))
         return lazy_cube(self.small, method, fitted, plan, bands, facts).copy(data=values), seconds
-
-
-def _window_scene(scene: Scene, psf: PSF, window: tuple[int, int, int, int] | None) -> Scene:
-    """The scene on the grid of a window."""
-    grid = scene.grid
-    if window is None:
-        cells = _busiest(scene, psf)
-        fine = cells.scaled(grid.ratio)
-        window = (grid.msi_col + fine.col, grid.msi_row + fine.row, fine.width, fine.height)
-    col, row, width, height = window
-    own = Window(row - grid.msi_row, col - grid.msi_col, height, width)
-    seen = own.intersect(Window(grid.top, grid.left, grid.height, grid.width))
-    if min(seen.height, seen.width) < _LEAST * grid.ratio:
-        has = "nothing" if seen.empty else f"{seen.width} x {seen.height} pixels"
-        raise InputError(
-            f"The window holds {has} of what both images show; at least {_LEAST * grid.ratio} x "
-            f"{_LEAST * grid.ratio} MSI pixels are needed, within column {grid.msi_col + grid.left} to "
-            f"{grid.msi_col + grid.left + grid.width} and row {grid.msi_row + grid.top} to "
-            f"{grid.msi_row + grid.top + grid.height}."
-        )
-    if len(scene.hsi_bands) * seen.height * seen.width > 4 * _VALUES:
-        raise InputError(
-            f"A window of {seen.width} x {seen.height} pixels is too large to be held for every method; give a "
-            "smaller one, about 256 pixels a side."
-        )
-    t = grid.affine
-    corners = [t * (seen.col, seen.row), t * (seen.col + seen.width, seen.row + seen.height)]
-    (left, right), (bottom, top) = (sorted(axis) for axis in zip(*corners, strict=True))
-    try:
-        laid = lay_grid(
-            scene.hsi,
-            scene.msi,
-            ratio=grid.ratio,
-            shift=(grid.shift_x, grid.shift_y),
-            bounds=(left, bottom, right, top),
-        )
-    except GridError as error:
-        raise InputError(f"The window cannot be laid on both images: {error}") from error
-    return scene.with_grid(laid)
-
-
-def _busiest(scene: Scene, psf: PSF) -> Window:
-    """The part of the sampled windows whose valid cells show most detail in the MSI, in LR cells."""
-    r = scene.grid.ratio
-    side = min(_SIDE, max(_LEAST, math.isqrt(_VALUES // len(scene.hsi_bands)) // r))
-    found = []
-    for window in scene.sample_windows():
-        block, _ = scene.block(window)
-        detail = np.square(find_detail(block.msi, psf))
-        detail /= np.maximum(block.msi.var((1, 2)), 1e-30)[:, None, None]
-        cells = detail.mean(0).reshape(window.height, r, window.width, r).mean((1, 3)) * block.valid
-        height, width = min(side, window.height), min(side, window.width)
-        total = np.pad(cells.astype(np.float64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-        sums = (
-            total[height:, width:]
-            - total[:-height, width:]
-            - total[height:, :-width]
-            + total[:-height, :-width]
-        )
-        row, col = np.unravel_index(int(sums.argmax()), sums.shape)
-        place = Window(window.row + int(row), window.col + int(col), height, width)
-        found.append((-float(sums.max()), place.row, place.col, place))
-    return min(found)[3]
