@@ -21,8 +21,8 @@ from csakd_geo.dates import find_date, first_date
 from csakd_geo.errors import InputError, OutputError
 from csakd_geo.footprint import bbox, footprint, outline, rounded
 from csakd_geo.io import Source, open_source
-from csakd_geo.io.failure import plain_errors
 from csakd_geo.io.formats import FORMATS, find_format
+from csakd_geo.io.placing import write_whole
 from csakd_geo.io.provenance import read_facts
 from csakd_geo.io.several import members
 
@@ -281,10 +281,4 @@ def write_json(target: Path, content: dict[str, Any]) -> None:
     OutputError
         The file cannot be written.
     """
-    part = target.with_name(f".{target.name}.part")
-    with plain_errors(target):
-        try:
-            part.write_text(json.dumps(content, indent=1, allow_nan=False), "utf-8")
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
+    write_whole(target, json.dumps(content, indent=1, allow_nan=False).encode())

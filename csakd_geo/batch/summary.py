@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -19,7 +18,7 @@ from csakd_geo.batch.frame import write_frame
 from csakd_geo.batch.run import Outcome
 from csakd_geo.errors import CsakdGeoError
 from csakd_geo.io import open_source
-from csakd_geo.io.failure import plain_errors
+from csakd_geo.io.placing import write_whole
 from csakd_geo.layers import QUALITY, UNCERTAINTY, layer_path
 from csakd_geo.stac import href
 
@@ -119,13 +118,7 @@ def write_summary(target: Path, outcomes: Sequence[Outcome], *, title: str) -> t
     """
     table, page = (target.with_name(target.name + suffix) for suffix in (".parquet", ".html"))
     write_frame(summarise(outcomes), table)
-    part = page.with_name(f".{page.name}.part")
-    with plain_errors(page):
-        try:
-            part.write_text(draw_page(outcomes, title=title, folder=page.parent), "utf-8")
-            os.replace(part, page)
-        finally:
-            part.unlink(missing_ok=True)
+    write_whole(page, draw_page(outcomes, title=title, folder=page.parent).encode())
     return table, page
 
 

@@ -11,7 +11,7 @@ import click
 from csakd_geo.cli import console, warn
 from csakd_geo.cli.fuse import _shift
 from csakd_geo.cli.progress import Reporter
-from csakd_geo.cli.response import _write
+from csakd_geo.io.placing import write_whole
 from csakd_geo.target import check_target
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def compare(
         from csakd_geo.cli.compare_plot import draw_comparison
 
         with console().status("Drawing"):
-            _write(picture, draw_comparison(found))
+            write_whole(picture, draw_comparison(found))
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2, allow_nan=False))
         return

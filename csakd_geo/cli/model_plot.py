@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import itertools
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csakd_geo.io.failure import plain_errors
+from csakd_geo.io.placing import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,13 +60,7 @@ def draw_scores(scores: Sequence[Score], target: Path) -> None:
     _label(ax, scores, areas, tints)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    part = target.with_name(f".{target.name}.part")
-    with plain_errors(target):
-        try:
-            part.write_bytes(buffer.getvalue())
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
+    write_whole(target, buffer.getvalue())
 
 
 def _areas(scores: Sequence[Score]) -> list[float]:

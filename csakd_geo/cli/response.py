@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from csakd_geo.cli import console, warn
 from csakd_geo.errors import OutputError, SpectralError
 from csakd_geo.io.failure import plain_errors
+from csakd_geo.io.placing import write_whole
 
 if TYPE_CHECKING:
     from csakd_geo.align import Alignment
@@ -109,7 +109,7 @@ def response(
         drawn = draw_response(linked)
         contents = (drawn, json.dumps(facts, indent=2, allow_nan=False).encode(), _table(linked).encode())
         for path, content in zip(paths, contents, strict=True):
-            _write(path, content)
+            write_whole(path, content)
     if as_json:
         click.echo(json.dumps(facts, indent=2, allow_nan=False))
         return
@@ -130,16 +130,6 @@ def _targets(folder: Path | None, overwrite: bool) -> tuple[Path, Path, Path] | 
     with plain_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return paths
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
-    with plain_errors(path):
-        try:
-            part.write_bytes(content)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def _estimate(

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from csakd_geo.errors import OutputError
@@ -53,6 +53,24 @@ def flush(path: Path) -> None:
     """Wait until a file is on the disk."""
     with path.open("r+b") as stream:
         os.fsync(stream.fileno())
+
+
+def write_whole(target: Path, content: bytes) -> None:
+    """Write a small file that appears when it is whole.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written; what stood there is untouched.
+    """
+    part = target.with_name(f".{target.name}.part")
+    with plain_errors(target):
+        try:
+            part.write_bytes(content)
+            os.replace(part, target)
+        finally:
+            with suppress(OSError):  # the folder may be the very thing that is missing
+                part.unlink(missing_ok=True)
 
 
 def place(moves: Sequence[tuple[Path, Path]], *, aside: Path) -> None:

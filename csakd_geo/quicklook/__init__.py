@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from csakd_geo.errors import OutputError
 from csakd_geo.io import Source
-from csakd_geo.io.failure import plain_errors
+from csakd_geo.io.placing import write_whole
 from csakd_geo.quicklook.spectra import Spot, choose_spots, draw_spectra
 from csakd_geo.quicklook.view import (
     FALSE_COLOUR,
@@ -137,13 +136,7 @@ def _save(figure: Any, target: Path) -> None:
     """Write the whole picture beside its target, then rename it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    with plain_errors(target):
-        part = target.with_name(f".{target.name}.part")
-        try:
-            part.write_bytes(buffer.getvalue())
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
+    write_whole(target, buffer.getvalue())
 
 
 def _draw_angles(figure: Any, ax: Axes, angles: FloatArray, extent: Extent) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -15,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csakd_geo.errors import InputError
-from csakd_geo.io.failure import plain_errors
+from csakd_geo.io.placing import write_whole
 
 if TYPE_CHECKING:
     from csakd_geo.models.network import DualTwoStream
@@ -96,11 +94,4 @@ def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     writer = csv.DictWriter(buffer, names)
     writer.writeheader()
     writer.writerows(rows)
-    part = path.with_name(f".{path.name}.part")
-    with plain_errors(path):
-        try:
-            part.write_text(buffer.getvalue(), encoding="utf-8")
-            os.replace(part, path)
-        finally:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
+    write_whole(path, buffer.getvalue().encode())

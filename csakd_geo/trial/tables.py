@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from csakd_geo._version import __version__
 from csakd_geo.errors import OutputError
 from csakd_geo.io.failure import plain_errors
+from csakd_geo.io.placing import write_whole
 from csakd_geo.trial.run import SCORES, Row
 
 MEAN = "mean"
@@ -137,14 +137,10 @@ def put_files(folder: Path, contents: dict[str, bytes]) -> list[Path]:
         If the folder cannot be written.
     """
     for name in FILES:
-        target, part = folder / name, folder / f".{name}.part"
+        target = folder / name
+        if name in contents:
+            write_whole(target, contents[name])
+            continue
         with plain_errors(target):
-            if name not in contents:
-                target.unlink(missing_ok=True)
-                continue
-            try:
-                part.write_bytes(contents[name])
-                os.replace(part, target)
-            finally:
-                part.unlink(missing_ok=True)
+            target.unlink(missing_ok=True)
     return [folder / name for name in FILES if name in contents]
