@@ -6,13 +6,12 @@ from pathlib import Path
 
 import click
 
-from csakd_geo.cli import console, warn
-from csakd_geo.cli.fuse import _shift
+from csakd_geo.cli import common, console, warn
 
 
 @click.command()
-@click.argument("hsi", type=click.Path(path_type=str))
-@click.argument("msi", type=click.Path(path_type=str))
+@common.hsi
+@common.msi
 @click.option(
     "-o",
     "--output",
@@ -21,15 +20,9 @@ from csakd_geo.cli.fuse import _shift
     help="GeoTIFF (COG) to write: .tif or .tiff.",
 )
 @click.option("--warp", is_flag=True, help="Resample onto cells of whole MSI pixels, in the MSI's CRS.")
-@click.option(
-    "--shift",
-    callback=_shift,
-    help="auto (default), none, or DX,DY added to the HSI, in units of the MSI's CRS.",
-)
-@click.option("--ratio", type=int, help="HSI pixel over MSI pixel; by default from the files.")
-@click.option(
-    "--wavelengths", type=click.Path(path_type=Path), help="CSV or ENVI header for the HSI's bands."
-)
+@common.shift
+@common.ratio
+@common.wavelengths
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 def align(
     hsi: str,

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from csakd_geo.cli import console, warn
-from csakd_geo.cli.fuse import _shift
+from csakd_geo.cli import common, console, warn
 from csakd_geo.cli.progress import Reporter
 from csakd_geo.io.placing import write_whole
 from csakd_geo.target import check_target
@@ -31,8 +30,8 @@ def _window(_: click.Context, __: click.Parameter, value: str | None) -> _Rect |
 
 
 @click.command()
-@click.argument("hsi", type=click.Path(path_type=str))
-@click.argument("msi", type=click.Path(path_type=str))
+@common.hsi
+@common.msi
 @click.option(
     "--window",
     metavar="COL,ROW,WIDTH,HEIGHT",
@@ -42,20 +41,14 @@ def _window(_: click.Context, __: click.Parameter, value: str | None) -> _Rect |
 @click.option(
     "-o", "--output", "picture", type=click.Path(dir_okay=False, path_type=Path), help="PNG to draw."
 )
-@click.option("--ratio", type=int, help="HSI pixel over MSI pixel; by default from the files.")
+@common.ratio
 @click.option("--aoi", type=click.Path(path_type=Path), help="Vector file whose polygons bound the scene.")
-@click.option(
-    "--wavelengths", type=click.Path(path_type=Path), help="CSV or ENVI header for the HSI's bands."
-)
-@click.option("--hsi-sensor", help="Reader of the HSI, where it is not recognised: enmap, prisma, ...")
-@click.option("--msi-sensor", help="Reader of the MSI: sentinel2, landsat, planetscope, ...")
-@click.option(
-    "--shift",
-    callback=_shift,
-    help="auto (default), none, or DX,DY added to the HSI, in units of the MSI's CRS.",
-)
-@click.option("--device", help="auto (default), cpu, cuda or cuda:N.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@common.wavelengths
+@common.hsi_sensor
+@common.msi_sensor
+@common.shift
+@common.device
+@common.as_json
 @click.option("--overwrite", is_flag=True, help="Replace the picture if it exists.")
 def compare(
     hsi: str,

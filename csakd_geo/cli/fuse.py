@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from csakd_geo.cli import console
+from csakd_geo.cli import common, console
 from csakd_geo.cli.fuse_run import check_stac, page_path, picture_path, plan_rows, run_fusion
 from csakd_geo.cli.progress import Reporter
 from csakd_geo.errors import InputError, OutputError
-
-if TYPE_CHECKING:
-    pass
-
-
-def _shift(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    if value is None or value in ("auto", "none"):
-        return value
-    parts = value.split(",")
-    try:
-        if len(parts) == 2 and all(math.isfinite(float(p)) for p in parts):
-            return ",".join(str(float(p)) for p in parts)
-    except ValueError as error:
-        raise click.BadParameter("expected auto, none or two finite numbers DX,DY") from error
-    raise click.BadParameter("expected auto, none or two finite numbers DX,DY")
 
 
 def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int | None:
@@ -40,12 +24,12 @@ def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int
 
 
 @click.command()
-@click.argument("hsi", type=click.Path(path_type=str))
-@click.argument("msi", type=click.Path(path_type=str))
+@common.hsi
+@common.msi
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="What to write.")
 @click.option("--model", help="Name or file of a CSAKD model; the ratio comes from the pair.")
 @click.option("--method", help="auto (default), csakd or a classical method: see 'csakd-geo methods'.")
-@click.option("--ratio", type=int, help="HSI pixel over MSI pixel; by default from the files.")
+@common.ratio
 @click.option("--tile", type=int, help="MSI pixels per side computed at once.")
 @click.option("--supertile", type=int, help="MSI pixels per side stored at once.")
 @click.option("--halo", callback=_halo, help="HSI pixels of context around a tile, or auto to measure it.")
@@ -60,7 +44,7 @@ def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int
 @click.option(
     "--overviews", is_flag=True, default=None, help="Coarser levels in a Zarr store (a COG has them)."
 )
-@click.option("--device", help="auto (default), cpu, cuda or cuda:N.")
+@common.device
 @click.option(
     "--backend",
     type=click.Choice(["auto", "torch", "onnxruntime", "openvino", "torch-compile"]),
@@ -70,16 +54,10 @@ def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int
 @click.option("--memory", metavar="SIZE", help="Bound such as 4GB that super-tiles and tiles are chosen for.")
 @click.option("--aoi", type=click.Path(path_type=Path), help="Vector file whose polygons bound the output.")
 @click.option("--bands", help="HSI bands to write, such as 1-50,450-680nm.")
-@click.option(
-    "--wavelengths", type=click.Path(path_type=Path), help="CSV or ENVI header for the HSI's bands."
-)
-@click.option("--hsi-sensor", help="Reader of the HSI, where it is not recognised: enmap, prisma, ...")
-@click.option("--msi-sensor", help="Reader of the MSI: sentinel2, landsat, planetscope, ...")
-@click.option(
-    "--shift",
-    callback=_shift,
-    help="auto (default), none, or DX,DY added to the HSI, in units of the MSI's CRS.",
-)
+@common.wavelengths
+@common.hsi_sensor
+@common.msi_sensor
+@common.shift
 @click.option(
     "--adapt-minutes",
     type=float,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from csakd_geo.cli import console, warn
+from csakd_geo.cli import common, console, warn
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,7 +25,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--sensor", metavar="NAME", help="Read FILE as a product of this sensor instead of detecting it."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@common.as_json
 def info(file: str, sensor: str | None, as_json: bool) -> None:
     """Say what FILE is and what was understood of it.
 

@@ -14,7 +14,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from csakd_geo.cli import console, warn
+from csakd_geo.cli import common, console, warn
 from csakd_geo.errors import OutputError, SpectralError
 from csakd_geo.io.failure import plain_errors
 from csakd_geo.io.placing import write_whole
@@ -62,8 +62,8 @@ class Linked:
 
 
 @click.command()
-@click.argument("hsi", type=click.Path(path_type=str))
-@click.argument("msi", type=click.Path(path_type=str))
+@common.hsi
+@common.msi
 @click.option(
     "-o",
     "--output",
@@ -76,11 +76,9 @@ class Linked:
     metavar="NAME",
     help="Sensor whose nominal responses are shown; by default the MSI's own bands.",
 )
-@click.option(
-    "--wavelengths", type=click.Path(path_type=Path), help="CSV or ENVI header for the HSI's bands."
-)
-@click.option("--ratio", type=int, help="HSI pixel over MSI pixel; by default from the files.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@common.wavelengths
+@common.ratio
+@common.as_json
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 def response(
     hsi: str,
