@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csakd_geo.cli.response_plot import _broken
-from csakd_geo.quicklook.spectra import spectrum_at
+from csakd_geo.quicklook.spectra import broken_line, spectrum_at
 from csakd_geo.quicklook.view import TRUE_COLOUR, Bands, Lattice, limits, rgba
 
 if TYPE_CHECKING:
@@ -115,17 +114,16 @@ def _show(
 
 def _spectra(axes: Sequence[Axes], found: Comparison, hsi: Bands, k: int, spot: Spot) -> None:
     """All methods' spectra of one pixel with the HSI pixel around it, and below how they differ."""
-    x = found.hsi.axis.wavelength[hsi.good] if hsi.in_nm else hsi.good + 1.0
-    around = spectrum_at(found.fused, found.hsi, spot)[hsi.good]
-    spectra = np.stack([candidate.spectra[k][hsi.good] for candidate in found.candidates])
+    around = spectrum_at(found.fused, found.hsi, spot)
+    spectra = np.stack([candidate.spectra[k] for candidate in found.candidates])
     middle = np.median(spectra, axis=0)
     dashed: dict[str, Any] = {"color": "black", "lw": 0.9, "ls": (0, (2, 2)), "zorder": 9}
-    axes[0].plot(*_broken(x, around), label="HSI pixel around it", **dashed)
+    axes[0].plot(*broken_line(hsi, around, hsi.in_nm), label="HSI pixel around it", **dashed)
     for candidate, spectrum, colour in zip(found.candidates, spectra, cycle(_COLOURS), strict=False):
-        axes[0].plot(*_broken(x, spectrum), color=colour, lw=1.2, label=candidate.name)
-        axes[1].plot(*_broken(x, spectrum - middle), color=colour, lw=1.0)
-    _limit(axes[0], spectra, zero=True)
-    _limit(axes[1], spectra - middle, zero=False)
+        axes[0].plot(*broken_line(hsi, spectrum, hsi.in_nm), color=colour, lw=1.2, label=candidate.name)
+        axes[1].plot(*broken_line(hsi, spectrum - middle, hsi.in_nm), color=colour, lw=1.0)
+    _limit(axes[0], spectra[:, hsi.good], zero=True)
+    _limit(axes[1], (spectra - middle)[:, hsi.good], zero=False)
     axes[0].plot(0.012, 1.09, "o", ms=8, color=spot.colour, transform=axes[0].transAxes, clip_on=False)
     axes[0].set_title(f"     Pixel {spot.name}", loc="left", fontweight="bold", fontsize=10)
     axes[1].set_xlabel("Wavelength (nm)" if hsi.in_nm else "Band", fontsize=9)

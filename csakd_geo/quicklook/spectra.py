@@ -117,11 +117,11 @@ def draw_spectra(
     for ax, spot, caption, curve, point in zip(axes, spots, captions, curves, points, strict=True):
         if with_hsi:
             values = hsi.source.read(spot.hsi_row, spot.hsi_col, 1, 1)[:, 0, 0]
-            ax.plot(*_line(hsi, values, nm), color=_GREY, lw=1.2, zorder=2)
-        ax.plot(*_line(fused, curve, nm), color=spot.colour, lw=2.2, zorder=3)
+            ax.plot(*broken_line(hsi, values, nm), color=_GREY, lw=1.2, zorder=2)
+        ax.plot(*broken_line(fused, curve, nm), color=spot.colour, lw=2.2, zorder=3)
         if truth is not None and truth.in_nm == nm:
             values = spectrum_at(fused.source, truth.source, spot)
-            ax.plot(*_line(truth, values, nm), color="black", lw=1.0, ls=_DASHES, zorder=4)
+            ax.plot(*broken_line(truth, values, nm), color="black", lw=1.0, ls=_DASHES, zorder=4)
         if shown.size:
             ax.errorbar(
                 msi.source.axis.wavelength[shown],
@@ -159,7 +159,7 @@ def spectrum_at(fused: Source, source: Source, spot: Spot) -> FloatArray:
     return source.read(row, col, 1, 1)[:, 0, 0]
 
 
-def _line(bands: Bands, values: FloatArray, nm: bool) -> tuple[FloatArray, FloatArray]:
+def broken_line(bands: Bands, values: FloatArray, nm: bool) -> tuple[FloatArray, FloatArray]:
     """Abscissa and values of the usable bands, with NaN wherever the line must break."""
     x = bands.source.axis.wavelength[bands.good] if nm else bands.good + 1.0
     steps = np.diff(x)
