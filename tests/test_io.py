@@ -32,6 +32,7 @@ from csakd_geo.io.axes import axis_from_dataarray, parse_envi_header, read_wavel
 from csakd_geo.io.cog import RasterSpec, write_cog
 from csakd_geo.io.describe import band_health, describe, find_bad_bands
 from csakd_geo.io.encoding import Encoding, choose_encoding
+from csakd_geo.io.placing import write_whole
 from csakd_geo.io.raster import RasterSource, close_handles
 from csakd_geo.spectral import SpectralAxis
 
@@ -680,6 +681,27 @@ def test_unusable_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(OutputError, match=r"0.00 GB are free"):
         write_cog(tmp_path / "o.tif", _spec(), [], workdir=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_small_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "a.json"
+    write_whole(target, b"old")
+    assert target.read_bytes() == b"old"
+
+    def locked(source: Path, target: Path) -> None:
+        assert source.read_bytes() == b"new"  # it is whole before it comes to its place
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("csakd_geo.io.placing.os.replace", locked)
+        with pytest.raises(OutputError, match=r"a.json' cannot be written \(permission denied\)"):
+            write_whole(target, b"new")
+    assert target.read_bytes() == b"old"
+    with pytest.raises(OutputError, match=r"b' was not written \(.*Not a directory"):
+        write_whole(target / "b", b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    write_whole(target, b"new")
+    assert target.read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("lost", [1, 200_000])

@@ -15,7 +15,7 @@ from affine import Affine
 from csakd_geo.errors import InputError, OutputError
 from csakd_geo.io import Source, open_source
 from csakd_geo.quicklook import draw_quicklook
-from csakd_geo.quicklook.spectra import _line, _range, choose_spots
+from csakd_geo.quicklook.spectra import _range, broken_line, choose_spots
 from csakd_geo.quicklook.view import TRUE_COLOUR, Bands, Lattice, limits, rgba, spectral_angles
 
 NM = np.concatenate([np.arange(420.0, 1340.0, 20.0), np.arange(1480.0, 1760.0, 20.0)])
@@ -244,7 +244,7 @@ def test_lines_break_at_gaps_and_bad_bands() -> None:
     flags = np.ones(NM.size)
     flags[[20, 21]] = 0
     bands = Bands.of(source(scene(8, 8), wavelength=NM, good=flags))
-    x, y = _line(bands, np.arange(NM.size, dtype=float), True)
+    x, y = broken_line(bands, np.arange(NM.size, dtype=float), True)
     breaks = np.flatnonzero(np.isnan(x))
     assert len(breaks) == 2
     assert np.array_equal(np.isnan(x), np.isnan(y))
