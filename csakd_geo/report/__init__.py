@@ -6,14 +6,13 @@ The page carries its data, styles and scripts and loads nothing.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from csakd_geo.errors import OutputError
 from csakd_geo.evaluate.facts import product_facts
 from csakd_geo.evaluate.link import link_product
 from csakd_geo.io import Source, open_source
-from csakd_geo.io.failure import plain_errors
+from csakd_geo.io.placing import write_whole
 from csakd_geo.report.content import gather
 from csakd_geo.report.page import draw_page
 
@@ -31,8 +30,8 @@ def write_report(
 ) -> Path:
     """Write the page of a product as one HTML file.
 
-    The product is read in windows, once in full and once thinned, so memory does not grow with the scene;
-    the page stays below about 10 MB.
+    The product is read in windows, in full for each comparison and thinned for what is shown, so memory does not
+    grow with the scene; the page stays below about 10 MB.
 
     Parameters
     ----------
@@ -68,13 +67,7 @@ def write_report(
     if isinstance(truth, (str, Path)):
         truth = open_source(truth)
     text = draw_page(gather(Path(product), link, facts, truth))
-    part = target.with_name(f".{target.name}.part")
-    with plain_errors(target):
-        try:
-            part.write_text(text, "utf-8")
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
+    write_whole(target, text.encode())
     return target
 
 
