@@ -14,6 +14,7 @@ import pytest
 import rasterio
 from click.testing import CliRunner
 
+from csakd_geo.batch.images import find_images
 from csakd_geo.cli import main
 from csakd_geo.errors import CsakdGeoError, InputError
 from csakd_geo.io import open_source
@@ -281,3 +282,65 @@ def test_landsat_is_rescaled_and_masked(tmp_path: Path, level: str, satellite: i
     next(folder.glob("*QA_PIXEL.TIF")).unlink()
     with pytest.raises(InputError, match="lacks the quality band QA_PIXEL"):
         open_source(folder)
+
+
+def made_product(folder: Path, sensor: str) -> Path:
+    """A product of each sensor that comes with a metadata file."""
+    if sensor == "enmap":
+        return made.enmap(folder, counts(10))
+    if sensor == "desis":
+        return made.desis(folder, counts(4))
+    if sensor == "hyperion":
+        return made.hyperion(folder, counts(242))
+    if sensor == "landsat":
+        return made.landsat(folder, counts(7).astype(np.uint16), np.full((12, 10), 21824))
+    if sensor == "planetscope":
+        return made.planetscope(folder, counts(8).astype(np.uint16), np.ones((8, 12, 10), np.uint8))
+    return sentinel2(folder)[0]
+
+
+@pytest.mark.parametrize(
+    ("sensor", "head"),
+    [
+        ("enmap", "*-METADATA.XML"),
+        ("desis", "*-METADATA.xml"),
+        ("hyperion", "*_MTL_L1T.TXT"),
+        ("landsat", "*_MTL.txt"),
+        ("sentinel2", "MTD_*.xml"),
+    ],
+)
+def test_a_product_without_its_metadata_is_no_mosaic_of_its_bands(
+    tmp_path: Path, sensor: str, head: str
+) -> None:
+    folder = made_product(tmp_path / "in", sensor)
+    open_source(folder)
+    next(folder.glob(head)).unlink()
+    for path in (folder, folder.parent, made.zipped(folder, tmp_path / "product.zip")):
+        with pytest.raises(InputError, match="lacks the metadata"):
+            open_source(path)
+    notes: list[str] = []
+    (tmp_path / "product.zip").rename(tmp_path / "in" / "product.zip")
+    made.raster(tmp_path / "in" / "hsi.tif", counts(12))
+    assert [image.path.name for image in find_images(tmp_path / "in", notes)] == ["hsi.tif"]
+    assert sum("lacks the metadata" in note for note in notes) >= 2
+
+
+def test_a_scene_without_its_metadata_is_its_image_without_its_mask(tmp_path: Path) -> None:
+    folder = made_product(tmp_path, "planetscope")
+    next(folder.glob("*_metadata.xml")).unlink()
+    np.testing.assert_array_equal(open_source(folder).read(0, 0, 12, 10), counts(8))
+
+
+@pytest.mark.parametrize(
+    ("sensor", "mask", "stays"),
+    [
+        ("enmap", "*_CLOUD.TIF", "The mask QL_QUALITY_CLOUD is not there"),
+        ("desis", "*-QL_QUALITY-2.tif", "The mask QL_QUALITY-2 is not there"),
+        ("planetscope", "*_udm2.tif", "The mask UDM2 is not there"),
+    ],
+)
+def test_a_mask_that_is_not_there_is_told(tmp_path: Path, sensor: str, mask: str, stays: str) -> None:
+    folder = made_product(tmp_path, sensor)
+    assert not any("is not there" in text for text in describe(open_source(folder))["warnings"])
+    next(folder.glob(mask)).unlink()
+    assert any(stays in text for text in describe(open_source(folder))["warnings"])

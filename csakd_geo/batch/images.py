@@ -11,7 +11,7 @@ from csakd_geo.dates import find_date
 from csakd_geo.errors import CsakdGeoError, InputError
 from csakd_geo.io import Source, open_source
 from csakd_geo.io.cube import is_store
-from csakd_geo.io.products import find_sensor, is_companion
+from csakd_geo.io.products import find_sensor, is_companion, is_part
 
 #: Files that may be images; an ENVI image may have any name, but then a header beside it.
 _SUFFIXES = {
@@ -85,6 +85,8 @@ def _candidates(folder: Path) -> Iterator[Path]:
     if _is_product(folder):
         yield folder
         return
+    if any(is_part(path) for path in folder.iterdir()):
+        yield folder  # which, without its metadata, is told
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.suffix in (".part", ".lock"):
             continue
@@ -96,7 +98,7 @@ def _candidates(folder: Path) -> Iterator[Path]:
 
 def _may_be_image(path: Path) -> bool:
     known = path.suffix.lower() in _SUFFIXES or (not path.suffix and path.with_suffix(".hdr").exists())
-    return known and not is_companion(path)
+    return known and not (is_companion(path) or is_part(path))
 
 
 def _is_product(folder: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from csakd_geo.errors import InputError, SpectralError
 from csakd_geo.io.address import address_of
-from csakd_geo.io.products import find_sensor, open_product
+from csakd_geo.io.products import find_incomplete, find_sensor, is_companion, is_part, open_product
 from csakd_geo.io.source import Source
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ def _open_path(image: Path | str, name: str | None, sensor: str | None) -> Any:
     if path.is_dir():
         return _open_folder(path, name)
     found = find_sensor(path)
+    if found is None and path.suffix.lower() == ".zip" and path.is_file():
+        found = find_incomplete(path)
     if found is not None:
         return open_product(path, sensor=found, name=name)
     if path.suffix.lower() == ".nc" and path.is_file():
@@ -119,7 +121,11 @@ def _open_folder(path: Path, name: str | None) -> Any:
     found = None if products else find_sensor(path)
     if found is not None:
         return open_product(path, sensor=found, name=name)
-    inside = products or rasters_in(path)
+    inside = products or [file for file in rasters_in(path) if not is_companion(file)]
+    if not products and (not inside or any(map(is_part, inside))):
+        found = find_incomplete(path)
+        if found is not None:
+            return open_product(path, sensor=found, name=name)  # which says what is missing
     if not inside:
         raise InputError(f"'{path}' is a folder; give the raster file inside it.")
     return open_source(inside[0] if len(inside) == 1 else inside, name=name or path.name)

@@ -11,6 +11,7 @@ from csakd_geo.io.products.tags import numbers, per_band
 from csakd_geo.spectral import SpectralAxis
 
 TITLE = "DESIS L1C or L2A, folder, zip or METADATA.xml"
+PART = r"DESIS-HSI-(?:L1C|L2A).*-(?:SPECTRAL_IMAGE|QL_).*"
 _HEAD = r"DESIS-HSI-(?:L1C|L2A).*-METADATA\.xml"
 #: Bands of QL_QUALITY-2, from 0, that mark a pixel unusable with 1: shadow, cloud over land, over water.
 _UNUSABLE = (0, 5, 6)
@@ -56,4 +57,7 @@ def open_product(files: ProductFiles, name: str) -> Stack:
         units="reflectance" if surface else "radiance",
         files=[str(files.root if files.zipped else files.root / image)],
         masks=[open_mask(files.gdal(q), name=q, values=(1,), bands=_UNUSABLE) for q in quality],
+        notes=()
+        if quality or not surface
+        else ("The mask QL_QUALITY-2 is not there, so clouds and shadows stay.",),
     )

@@ -11,6 +11,7 @@ from csakd_geo.io.products.tags import numbers, per_band
 from csakd_geo.spectral import SpectralAxis
 
 TITLE = "EnMAP L1C or L2A, folder, zip or METADATA.XML"
+PART = r"ENMAP.*-(?:SPECTRAL_IMAGE|QL_).*"
 _HEAD = r"ENMAP.*-METADATA\.XML"
 _IMAGE = r"-SPECTRAL_IMAGE(?:_COG)?\.(?:TIFF?|BSQ|BIL|BIP|JP2)"
 #: Quality rasters, and their values that mean unusable: cloud and cloud shadow.
@@ -50,10 +51,15 @@ def open_product(files: ProductFiles, name: str) -> Stack:
         offset=per_band(root, "OffsetOfBand", size, name=name),
         nodata=-32768 if level == "L2A" else 0,
     )
-    quality = [
-        found
+    layers = {
+        kind: files.find(rf"{prefix}-QL_QUALITY_{kind}(?:_COG)?\.(?:TIFF?|BSQ|BIL|BIP|JP2)")
         for kind in _QUALITY
-        for found in files.find(rf"{prefix}-QL_QUALITY_{kind}(?:_COG)?\.(?:TIFF?|BSQ|BIL|BIP|JP2)")
+    }
+    quality = [found for kind in _QUALITY for found in layers[kind]]
+    missing = [
+        f"The mask QL_QUALITY_{kind} is not there, so what it marks stays."
+        for kind in _QUALITY
+        if not layers[kind]
     ]
     return Stack.build(
         [layer],
@@ -62,4 +68,5 @@ def open_product(files: ProductFiles, name: str) -> Stack:
         units="reflectance" if level == "L2A" else "radiance",
         files=[str(files.root if files.zipped else files.root / image)],
         masks=[open_mask(files.gdal(q), name=q, values=(1,)) for q in quality],
+        notes=missing,
     )

@@ -11,6 +11,7 @@ from csakd_geo.io.products.tags import groups, number_of
 from csakd_geo.spectral import SpectralAxis
 
 TITLE = "EO-1 Hyperion L1T or L1Gst, folder, zip or *_MTL_L1T.TXT"
+PART = r"EO1H.*_B\d{3}_L1(?:T|GST)\.TIF"
 _HEAD = r"EO1H.*_MTL_L1(?:T|GST)\.TXT"
 #: The bands that are calibrated, of 242; the others hold zeros.
 _CALIBRATED = (*range(8, 58), *range(77, 225))

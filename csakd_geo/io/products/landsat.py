@@ -13,6 +13,7 @@ from csakd_geo.sensors import get_sensor
 from csakd_geo.spectral import SpectralAxis
 
 TITLE = "Landsat 4 to 9 Collection 2, level 1 or 2, folder, zip or *_MTL.txt"
+PART = r"L[A-Z]0[4-9]_L.*_(?:B\d+|QA_PIXEL)\.TIF"
 _HEAD = r"L[A-Z]0[4-9]_L.*_MTL\.txt"
 #: Of QA_PIXEL: fill, dilated cloud, cirrus, cloud, cloud shadow.
 _UNUSABLE = 0b11111

@@ -49,6 +49,10 @@ def open_product(files: ProductFiles, name: str) -> Stack:
     size = layer.axis.size
     if size not in (4, 8):
         raise InputError(f"'{name}' has an image of {size} bands; PlanetScope scenes have 4 or 8.")
+    masks = _masks(files, scene)
+    notes = [] if surface else ["The image is reflectance at the sensor, not of the surface."]
+    if not masks:
+        notes.append("The mask UDM2 is not there, so clouds and shadows stay.")
     scale = np.full(size, 1e-4) if surface else _coefficients(files, head, size, name)
     layer = open_layer(
         files.gdal(images[0]),
@@ -64,8 +68,8 @@ def open_product(files: ProductFiles, name: str) -> Stack:
         driver=f"PlanetScope {'SR' if surface else 'TOA'}",
         units="reflectance",
         files=[str(files.root if files.zipped else files.root / images[0])],
-        masks=_masks(files, scene),
-        notes=() if surface else ("The image is reflectance at the sensor, not of the surface.",),
+        masks=masks,
+        notes=notes,
     )
 
 

@@ -14,6 +14,7 @@ from csakd_geo.sensors import get_sensor
 from csakd_geo.spectral import SpectralAxis
 
 TITLE = "Sentinel-2 L1C or L2A, .SAFE folder, zip or MTD_MSI*.xml"
+PART = r"T\d{2}[A-Z]{3}_\d{8}T\d{6}_(?:B\d[\dA]|AOT|SCL|TCI|WVP)(?:_\d0m)?\.jp2"
 _HEAD = r"MTD_MSIL(?:1C|2A)\.xml"
 #: Bands in the order of the registry, with the number that the metadata give them.
 _NUMBERS = {"B2": 1, "B3": 2, "B4": 3, "B5": 4, "B6": 5, "B7": 6, "B8": 7, "B8A": 8, "B11": 11, "B12": 12}
@@ -71,6 +72,7 @@ def open_product(files: ProductFiles, name: str) -> Stack:
             )
         )
         factors.append(size // 10)
+    masks = _masks(files, level)
     return Stack.build(
         layers,
         name=name,
@@ -78,7 +80,8 @@ def open_product(files: ProductFiles, name: str) -> Stack:
         units="reflectance",
         files=[str(files.root if files.zipped else files.root / head)],
         factors=factors,
-        masks=_masks(files, level),
+        masks=masks,
+        notes=() if masks else ("The mask MSK_CLASSI is not there, so clouds stay.",),
     )
 
 
