@@ -1,6 +1,6 @@
 """Do 90 % intervals hold nine of ten truths? On scenes whose area did not set the constants.
 
-    python benchmarks/uncertainty.py DATA [--json OUT.json] [--picture OUT.png]
+    python benchmarks/uncertainty.py DATA [SCENE ...] [--json OUT.json]
 
 Every scene is degraded by Wald's protocol (noise 35 and 40 dB), fused, and its errors are held against the
 deviations that the pair alone gave. Transfer, steepness and unmodelled noise are chosen on a grid, with all scenes of an

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -115,6 +116,25 @@ def test_options_in_the_documents_exist() -> None:
                     option = word.strip("[]").partition("=")[0]
                     assert option in {*known, "--help", "-h"}, f"{document.name}: {line.strip()}"
     assert seen > 40
+
+
+def test_scripts_are_there_and_take_the_options_that_are_written() -> None:
+    """Of the scripts that documents name, and that scripts name when they say how they are called."""
+    scripts = [
+        path for folder in ("benchmarks", "docs", "pipelines") for path in (ROOT / folder).glob("*.py")
+    ]
+    seen = 0
+    for document in [*DOCUMENTS, ROOT / "CHANGELOG.md", *scripts]:
+        text = document.read_text(encoding="utf-8")
+        for name, words in re.findall(r"\b((?:benchmarks|docs|pipelines)/\w+\.py)([^`\n]*)", text):
+            script = ROOT / name
+            assert script in scripts, f"{document.name} names {name}, which is not there"
+            tree = ast.parse(script.read_text(encoding="utf-8"))
+            known = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+            for option in re.findall(r"--[a-z][\w-]*", words):
+                seen += 1
+                assert option in known, f"{document.name}: {name}{words}"
+    assert seen > 20
 
 
 def test_the_script_draws_the_committed_figure(tmp_path: Path, repo: Path) -> None:
