@@ -28,9 +28,9 @@ def write_docs(rows: list[dict], folder: Path) -> None:
     steps = sorted({row["steps"] for row in rows})
     text = f"""# Does distillation earn its place, and which fuser?
 
-Printed by `python benchmarks/distillation.py --table`; the numbers are [distillation.json](distillation.json),
-made by `python benchmarks/distillation.py DATA` from the AVIRIS scenes ABU, San Diego and GatorSense (100 x 100
-pixels, 189 to 205 bands). Ratio 4, four Landsat-like bands, MSI noise 40 dB.
+Written by `python benchmarks/distillation.py --table docs/distillation.json`; the numbers in it
+([distillation.json](distillation.json)) are those of `python benchmarks/distillation.py DATA` on the AVIRIS scenes
+ABU, San Diego and GatorSense (100 x 100 pixels, 189 to 205 bands). Ratio 4, four Landsat-like bands, MSI noise 40 dB.
 
 - **Another area**: San Diego (two scenes) is scored; all other areas are learned from. Coefficients of each
   pair's own subspace.

@@ -246,13 +246,17 @@ def test_emit_fits_landsat_up_to_the_latitude_told(repo: Path) -> None:
 
 def test_figures_in_the_prose_are_the_codes(repo: Path) -> None:
     from csakd_geo.align import _MAX_REACH
-    from csakd_geo.choose import MIN_COMPARED
+    from csakd_geo.choose import _NO_HELP, MIN_COMPARED
+    from csakd_geo.draft import _WITH_BANDS
     from csakd_geo.grid.ratio import _RATIO_ERROR
+    from csakd_geo.io.formats import FORMATS
     from csakd_geo.job import _MIN_EXPLAINED
     from csakd_geo.methods.subspace import KEPT
     from csakd_geo.options import FuseOptions
     from csakd_geo.psf import _FWHM_RANGE
     from csakd_geo.report.content import SUPPORTED
+    from csakd_geo.uncertainty.below import _NO_HELP as _UNINFORMED
+    from csakd_geo.uncertainty.below import STEEPNESS, TRANSFER, UNMODELLED
 
     pages = {path.stem: " ".join(path.read_text("utf-8").split()) for path in (repo / "docs").glob("*.md")}
     for name, words in (
@@ -260,6 +264,13 @@ def test_figures_in_the_prose_are_the_codes(repo: Path) -> None:
         ("physics", f"$9 \\times {KEPT} = {9 * KEPT}$"),
         ("physics", f"EnMAP with ten Sentinel-2 bands: {9 * 224} unknown, {224 + 9 * 10} known"),
         ("physics", f"less than {SUPPORTED:.0%}".replace("%", " %")),
+        ("choosing", f"Under {MIN_COMPARED} x {MIN_COMPARED} HSI pixels"),
+        ("choosing", f"is more than {_NO_HELP:.0%}".replace("%", " %")),
+        ("large_scenes", f"up to {FORMATS['cog'].disk} times the uncompressed output for a COG"),
+        ("large_scenes", f"{FORMATS['zarr'].disk} times for Zarr"),
+        ("large_scenes", f"with `--uncertainty bands` {_WITH_BANDS} times"),
+        ("uncertainty", f"TRANSFER {TRANSFER}, STEEPNESS {STEEPNESS}, UNMODELLED {UNMODELLED} (without"),
+        ("uncertainty", f"at least {_UNINFORMED} of the error of plain interpolation"),
         ("limits", f"under {MIN_COMPARED} x {MIN_COMPARED} HSI pixels"),
         ("limits", f"may differ by {_RATIO_ERROR:.0%}".replace("%", " %")),
         ("limits", f"within {_MAX_REACH} HSI pixels at most"),
