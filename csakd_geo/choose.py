@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from csakd_geo.degrade import upsample
+from csakd_geo.degrade import finer, upsample
 from csakd_geo.errors import InputError, ModelError
 from csakd_geo.methods import get_method
 from csakd_geo.methods.base import Fitted, Method
@@ -79,10 +79,7 @@ def compare(
     """
     lower, truths = degrade_pair(pair, response.psf)
     again = estimate_response(lower, psf=response.psf)
-    masks = [
-        np.repeat(np.repeat(held_out(b.valid.shape) & b.valid, pair.ratio, 0), pair.ratio, 1)
-        for b in lower.blocks
-    ]
+    masks = [finer(held_out(b.valid.shape) & b.valid, pair.ratio) for b in lower.blocks]
     ranges = np.ptp(np.concatenate([t.reshape(len(t), -1) for t in truths], axis=1), axis=1).astype(float)
     learn = replace(
         lower,
@@ -137,7 +134,7 @@ def error_below(method: Method, fitted: Fitted, pair: Pair, response: Response) 
     ours, plain, level = np.zeros((3, len(pair.hsi_axis.wavelength)))
     lower, truths = degrade_pair(replace(pair, blocks=large), response.psf)
     for block, truth in zip(lower.blocks, truths, strict=True):
-        seen = np.repeat(np.repeat(block.valid, r, 0), r, 1)
+        seen = finer(block.valid, r)
         true = truth[:, seen].astype(float)
         level += np.square(true - true.mean(1, keepdims=True)).sum(1) if seen.any() else 0
         ours += np.square(method.apply(fitted, block.hsi, block.msi)[:, seen] - true).sum(1)

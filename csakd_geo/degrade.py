@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -213,6 +214,11 @@ def cubic_weights(t: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, Fl
         (-3 * t3 + 4 * t2 + t) / 2,
         (t3 - t2) / 2,
     )
+
+
+def finer(image: NDArray[Any], ratio: int) -> NDArray[Any]:
+    """Each pixel of an image (y, x) ``ratio`` x ``ratio`` times."""
+    return np.repeat(np.repeat(image, ratio, 0), ratio, 1)
 
 
 def apply_srf(cube: FloatArray, srf: FloatArray) -> FloatArray:

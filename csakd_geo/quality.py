@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, convolve
 
-from csakd_geo.degrade import PSF, apply_srf, degrade
+from csakd_geo.degrade import PSF, apply_srf, degrade, finer
 from csakd_geo.pair import Block, Pair
 from csakd_geo.response import Response, robust_misfit
 
@@ -133,11 +133,6 @@ def flag_block(agreement: Agreement, block: Block, *, partial: BoolArray) -> NDA
     return np.asarray(
         finer(low.astype(np.uint8), r) | (EXTRAPOLATED * agreement.unseen(block)).astype(np.uint8)
     )
-
-
-def finer(image: NDArray[Any], ratio: int) -> NDArray[Any]:
-    """Each pixel ``ratio`` x ``ratio`` times."""
-    return np.repeat(np.repeat(image, ratio, 0), ratio, 1)
 
 
 def _range(parts: list[FloatArray]) -> FloatArray:

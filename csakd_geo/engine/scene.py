@@ -12,6 +12,7 @@ from rasterio.features import geometry_mask
 from scipy.ndimage import distance_transform_edt
 from shapely import from_wkb
 
+from csakd_geo.degrade import finer
 from csakd_geo.errors import GridError, InputError
 from csakd_geo.grid import FusionGrid
 from csakd_geo.io.describe import band_health
@@ -92,14 +93,14 @@ class Scene:
             r = self.grid.ratio
             hsi = hsi[:, *window.slices(around)]
             msi = msi[:, *window.scaled(r).slices(around.scaled(r))]
-        low, high = ~missing_hsi.any(0), ~missing_msi.any(0)
+        low, high = np.asarray(~missing_hsi.any(0)), ~missing_msi.any(0)
         r = self.grid.ratio
         whole = high.reshape(window.height, r, window.width, r).all((1, 3))
-        valid = high & np.repeat(np.repeat(low, r, 0), r, 1)
+        valid = high & finer(low, r)
         valid &= covered(self.hsi, self.grid, window)
         if self.area is not None:
             valid &= self._inside(window)
-        return Block(np.ascontiguousarray(hsi), np.ascontiguousarray(msi), np.asarray(low & whole)), valid
+        return Block(np.ascontiguousarray(hsi), np.ascontiguousarray(msi), low & whole), valid
 
     def _read(self, window: Window) -> tuple[FloatArray, FloatArray]:
         hsi = read_hsi(self.hsi, self.grid, window, self.hsi_bands)

@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csakd_geo.degrade import finer
 from csakd_geo.metrics.quality import UIQI_BLOCK, hypercomplex_quality, split_blocks, universal_quality
 
 FloatArray = NDArray[np.floating]
@@ -132,7 +133,7 @@ class NoReferenceTally:
         good : ndarray (y, x)
             HSI pixels that count, and with them all MSI pixels inside.
         """
-        inside = np.repeat(np.repeat(good, self.ratio, 0), self.ratio, 1)
+        inside = finer(good, self.ratio)
         for rows, cols in split_blocks(good.shape, ground_side(self.ratio)):
             count = int(good[rows, cols].sum())
             if count < _LEAST:

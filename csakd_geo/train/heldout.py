@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from csakd_geo.degrade import finer
 from csakd_geo.errors import ModelError
 from csakd_geo.metrics import score
 from csakd_geo.models.network import DualTwoStream
@@ -83,7 +84,7 @@ def answer(network: DualTwoStream, example: Example) -> FloatArray:
 
 
 def _scores(network: DualTwoStream, example: Example) -> tuple[float, float, float]:
-    mask = np.repeat(np.repeat(example.usable, example.ratio, 0), example.ratio, 1)
+    mask = finer(example.usable, example.ratio)
     if not mask.any():
         raise ModelError(
             "A held-out example has no usable pixel, so nothing can be scored on it; leave it out."

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from csakd_geo.degrade import PSF, upsample
+from csakd_geo.degrade import PSF, finer, upsample
 from csakd_geo.methods.base import Fitted, Method
 from csakd_geo.pair import Block, Pair, degrade_pair
 from csakd_geo.quality import fit_agreement
@@ -111,14 +111,12 @@ def try_below(
     scale = _positive(np.sqrt(np.mean([find_detail(b.msi, psf).var((1, 2)) for b in lower.blocks], axis=0)))
     errors, plain, below, above = [], [], [], []
     for piece, block, truth in zip(pieces, lower.blocks, truths, strict=True):
-        seen = np.repeat(np.repeat(block.valid, pair.ratio, 0), pair.ratio, 1)
+        seen = finer(block.valid, pair.ratio)
         errors.append((method.apply(fitted, block.hsi, block.msi) - truth)[:, seen])
         plain.append((upsample(block.hsi, psf) - truth)[:, seen])
         below.append(find_activity(block.msi, psf, scale)[seen])
-        above.append(
-            find_activity(piece.msi, psf, scale)[np.repeat(np.repeat(seen, pair.ratio, 0), pair.ratio, 1)]
-        )
-    found, place, finer = np.concatenate(errors, axis=1), np.concatenate(below), np.concatenate(above)
+        above.append(find_activity(piece.msi, psf, scale)[finer(seen, pair.ratio)])
+    found, place, full = np.concatenate(errors, axis=1), np.concatenate(below), np.concatenate(above)
     if place.size < _LEAST:
         return None
     noise = np.square(response.noise)
@@ -127,14 +125,14 @@ def try_below(
     return Trial(
         alpha,
         beta,
-        float(np.median(finer) / max(np.median(place), 1e-12)),
+        float(np.median(full) / max(np.median(place), 1e-12)),
         noise,
         _carried(
             pieces[0], (response.noise, _MSI_NOISE * robust_misfit(pair, response)[1]), method, fitted, seed
         ),
         scale,
         np.asarray((fused < _NO_HELP**2 * bare) | (bare <= _DETAIL**2 * noise)),
-        float(finer.max()),
+        float(full.max()),
     )
 
 
