@@ -300,6 +300,16 @@ def test_envi_file_keeps_its_precise_wavelengths(tmp_path: Path) -> None:
     np.testing.assert_allclose(source.read(0, 0, 5, 7), _ramp() / 1e4, rtol=1e-6)
 
 
+@pytest.mark.parametrize("unit", ["Index", "Wavenumber", "GHz"])
+def test_envi_numbers_that_are_no_lengths_are_no_wavelengths(tmp_path: Path, unit: str) -> None:
+    path = _write(tmp_path / "cube.bsq", _ramp(), driver="ENVI")
+    with path.with_suffix(".hdr").open("a") as header:
+        header.write(f"wavelength units = {unit}\nwavelength = {{1, 2, 3}}\nfwhm = {{1, 1, 1}}\n")
+    axis = open_source(path).axis  # GDAL repeats the numbers as tags of the bands, without the unit Index
+    assert not axis.has_wavelengths
+    assert np.isnan(axis.fwhm).all()
+
+
 def test_header_beside_a_tiff_counts_only_if_it_fits(tmp_path: Path) -> None:
     path = _write(tmp_path / "cube.tif", _ramp())
     text = "ENVI\nbands = {n}\nwavelength units = Unknown\nwavelength = {{0.5, 0.6, 0.7}}\n"

@@ -153,8 +153,12 @@ def envi_fields(src: rasterio.io.DatasetReader) -> dict[str, str]:
 
 
 def _places(src: rasterio.io.DatasetReader) -> Iterator[_Found]:
-    yield _from_envi(envi_fields(src))
-    yield _from_tags([src.tags(i) for i in src.indexes], "wavelength", "fwhm", "bbl")
+    fields = envi_fields(src)
+    yield _from_envi(fields)
+    unit = {
+        "wavelength_units": fields.get("wavelength_units", "")
+    }  # GDAL repeats ENVI's numbers, not every unit
+    yield _from_tags([unit | src.tags(i) for i in src.indexes], "wavelength", "fwhm", "bbl")
     yield _from_tags([src.tags(i, ns="IMAGERY") for i in src.indexes], "CENTRAL_WAVELENGTH_UM", "FWHM_UM", "")
     matches = [_WITH_UNIT.search(text or "") for text in src.descriptions]
     values = [float(m[1]) for m in matches if m is not None]
