@@ -93,13 +93,11 @@ def find_shift(scene: Scene, *, least: int = _MIN_REACH) -> Alignment:
     given, grid, pair = scene, scene.grid, scene.sample()
     smallest = min(min(b.valid.shape) for b in pair.blocks)
     if smallest < _MIN_CELLS:
-        response = estimate_response(pair, phase=False, centre=(grid.phase_y, grid.phase_x))
-        return Alignment(scene, pair, response, (0.0, 0.0), (0.0, 0.0), 0)
+        return _unmoved(scene, pair, 0)
     reach = int(np.clip(smallest // 6, min(least, smallest // 4), _MAX_REACH))
     response = estimate_response(pair, centre=(grid.phase_y, grid.phase_x), reach=reach)
     if not response.confident:
-        response = estimate_response(pair, phase=False, centre=(grid.phase_y, grid.phase_x))
-        return Alignment(scene, pair, response, (0.0, 0.0), (0.0, 0.0), reach)
+        return _unmoved(scene, pair, reach)
     shift = _shift(scene, response)
     if float(np.hypot(*shift_in_pixels(scene.grid, shift))) >= _MIN_SHIFT:
         bounds = None if scene.area is None else from_wkb(scene.area).bounds
@@ -108,13 +106,13 @@ def find_shift(scene: Scene, *, least: int = _MIN_REACH) -> Alignment:
         response = estimate_response(pair, centre=(grid.phase_y, grid.phase_x), reach=1)
         shift = _shift(scene, response)
     if response.explained < _LEAST_EXPLAINED:
-        return _unmoved(given, reach)
+        return _unmoved(given, pair if scene is given else given.sample(), reach)
     return Alignment(scene, pair, response, shift, shift_in_pixels(scene.grid, shift), reach)
 
 
-def _unmoved(scene: Scene, reach: int) -> Alignment:
+def _unmoved(scene: Scene, pair: Pair, reach: int) -> Alignment:
     """The pair where its files say it is."""
-    pair, grid = scene.sample(), scene.grid
+    grid = scene.grid
     response = estimate_response(pair, phase=False, centre=(grid.phase_y, grid.phase_x))
     return Alignment(scene, pair, response, (0.0, 0.0), (0.0, 0.0), reach)
 
