@@ -34,13 +34,18 @@ def read_facts(product: Path) -> dict[str, Any]:
             f"'{product}' has no provenance of csakd-geo, so it does not say how it was made; give what "
             "'csakd-geo fuse' wrote, not a copy that lost its tags."
         )
+    return facts_of(tags)
+
+
+def facts_of(tags: dict[str, str]) -> dict[str, Any]:
+    """What the package's own tags say, by name in lower case; nested values decoded."""
     return {
         key.removeprefix(PREFIX).lower(): _decoded(v) for key, v in tags.items() if key.startswith(PREFIX)
     }
 
 
 def tags_of(facts: dict[str, Any]) -> dict[str, str]:
-    """Tags of a product: one readable value per fact, nested ones as JSON; :func:`read_facts` is the way back."""
+    """Tags of a product: one readable value per fact, nested ones as JSON; :func:`facts_of` is the way back."""
     return {
         f"{PREFIX}{name.upper()}": value if isinstance(value, str) else json.dumps(value)
         for name, value in facts.items()

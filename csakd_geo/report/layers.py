@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from csakd_geo.evaluate.link import Link
 from csakd_geo.io import open_source
 from csakd_geo.io.envi import read_tags
-from csakd_geo.io.provenance import PREFIX
+from csakd_geo.io.provenance import PREFIX, facts_of
 from csakd_geo.layers import QUALITY, UNCERTAINTY, layer_path
 from csakd_geo.quality import FLAGS
 from csakd_geo.quicklook.view import Lattice
@@ -112,10 +111,9 @@ def read_layers(product: Path, link: Link, facts: dict[str, Any], lattice: Latti
 
 def _read_deviations(path: Path, link: Link, lattice: Lattice) -> Deviations:
     """The law is in the tags of both forms; the activity is stored, or follows from the band that it moves most."""
-    tags, layer = read_tags(path), open_source(path)
-    told = {name: json.loads(tags[PREFIX + name.upper()]) for name in ("alpha", "beta", "informed", "tried")}
+    told, layer = facts_of(read_tags(path)), open_source(path)
     alpha, beta = (np.array(told[name], float)[link.bands] for name in ("alpha", "beta"))  # None is NaN
-    if tags[PREFIX + "UNCERTAINTY"] == "compact":
+    if told["uncertainty"] == "compact":
         activity = pick(lattice, layer, [0])[0].astype(float)
     else:
         most = int(np.nanargmax(beta))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from csakd_geo.errors import InputError
 from csakd_geo.io.envi import read_tags
-from csakd_geo.io.provenance import PREFIX
+from csakd_geo.io.provenance import PREFIX, facts_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -42,29 +41,27 @@ def open_uncertainty(path: Path | str) -> xr.DataArray:
     import xarray as xr
 
     tags = read_tags(Path(path))
-    if PREFIX + "UNCERTAINTY" not in tags:
+    facts = facts_of(tags)
+    if "uncertainty" not in facts:
         raise InputError(
             f"'{path}' is no uncertainty that 'csakd-geo fuse --uncertainty' wrote; give <output>_uncertainty.tif."
         )
 
-    def fact(name: str) -> Any:
-        return json.loads(tags[PREFIX + name])
-
     def column(name: str) -> xr.DataArray:
-        return xr.DataArray(np.array(fact(name), np.float32), dims="band")  # None is NaN
+        return xr.DataArray(np.array(facts[name], np.float32), dims="band")  # None is NaN
 
     stored: Any = rioxarray.open_rasterio(
         path, chunks={"band": -1, "y": _SIDE, "x": _SIDE}, masked=True, mask_and_scale=True
     )
     sigma: Any = stored.astype(np.float32)
-    if tags[PREFIX + "UNCERTAINTY"] == "compact":
+    if facts["uncertainty"] == "compact":
         activity = sigma.isel(band=0, drop=True)
-        sigma = np.sqrt(column("ALPHA") + column("BETA") * activity)
-    wavelength = column("WAVELENGTH").values.astype(float)
+        sigma = np.sqrt(column("alpha") + column("beta") * activity)
+    wavelength = column("wavelength").values.astype(float)
     sigma = sigma.assign_coords(
         band=np.arange(1, wavelength.size + 1),
         wavelength=("band", wavelength, {"units": "nm"}),
-        informed=("band", np.array(fact("INFORMED"), bool)),
+        informed=("band", np.array(facts["informed"], bool)),
     )
     sigma.attrs = {"units": tags.get(PREFIX + "SIGMA_UNITS", ""), "long_name": "standard deviation"}
     named: xr.DataArray = sigma.rename("uncertainty")
