@@ -154,6 +154,18 @@ def test_a_start_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     gone(stopped)
 
 
+def test_a_worker_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask waits with the end of one that it is starting again until it has started."""
+    acts = [psutil.Process.kill, psutil.Process.suspend]
+    monkeypatch.setattr(run, "_LEAVE", 2)
+    with run.open_client(run.Crew(1, 1)), at_start(2, lambda process: acts.pop(0)(process)) as met:
+        give_up = time.monotonic() + 60
+        while len(met) < 2 and time.monotonic() < give_up:
+            time.sleep(0.02)
+    assert len(met) == 2
+    gone(met)
+
+
 def gone(pids: list[int]) -> None:
     """Holds that these processes end within seconds."""
     assert (

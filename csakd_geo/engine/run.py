@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 15  # seconds that a scheduler has to answer
 _ABSENCE = 300  # seconds that a worker has to start, and that there may be none while work waits
+_LEAVE = 30  # seconds that workers have to end once they are told to
 _STARTS = 3  # times that workers are started before one that dies at it is believed to do so always
 _THREADS = (
     "OMP_NUM_THREADS",
@@ -145,7 +146,7 @@ def _own_cluster(processes: int) -> Iterator[LocalCluster]:
     """Worker processes of one task at a time, whose torch and BLAS share the cores.
 
     Dask leaves what it tells them in our environment, so that is taken out again. By itself it would wait for ever
-    for workers that do not come, and give up those that take a while to come back.
+    for workers that do not come or do not end, and give up those that take a while to come back.
     """
     environ = _environ(processes)
     before = {name: os.environ.get(name) for name in environ}
@@ -153,7 +154,8 @@ def _own_cluster(processes: int) -> Iterator[LocalCluster]:
         with ExitStack() as stack:
             stack.enter_context(dask.config.set({_ENVIRON: environ, **dict.fromkeys(_WAITS, _ABSENCE)}))
             with _ctrl_c_later():
-                cluster = stack.enter_context(_start(processes))
+                cluster = _start(processes)
+                stack.callback(_end, cluster)
             yield cluster
     finally:
         for name, value in before.items():
@@ -190,6 +192,18 @@ def _start(processes: int, *, starts: int = _STARTS) -> LocalCluster:
     for nanny in cluster.workers.values():
         nanny.death_timeout = None  # of a restart that died too, it would end the one that came after
     return cluster
+
+
+def _end(cluster: LocalCluster) -> None:
+    """Close it, and kill workers that do not end: one that was being started again may keep Dask waiting for ever."""
+    nannies = list(cluster.workers.values())
+    try:
+        cluster.close(timeout=_LEAVE)
+    except TimeoutError:
+        left = {nanny.pid for nanny in nannies}
+        for child in active_children():
+            if child.pid in left:
+                child.kill()
 
 
 @contextmanager
