@@ -20,6 +20,8 @@ from csakd_geo.psf import estimate_psf, explained_by
 
 FloatArray = NDArray[np.floating]
 
+_BEYOND = 1e-2  # weight of a response's part outside its nominal band, against the fit
+_LEEWAY = 40.0  # nm that a band may lie beside its nominal centre, on top of its width
 _RELATED = 0.3  # share of an MSI band's variance below which the HSI explains next to nothing
 
 
@@ -103,7 +105,7 @@ def estimate_response(
         explained, confident = explained_by(pair, psf), False
     margin = psf.halo
     hsi, msi = pair.hsi_spectra(margin), pair.msi_spectra(psf, margin)
-    operator, offset, misfit = _estimate_srf(hsi, msi)
+    operator, offset, misfit = _estimate_srf(hsi, msi, _beyond_nominal(pair))
     gain = operator.sum(1)
     if (gain <= 0).any():
         dark = [int(i) + 1 for i in np.flatnonzero(gain <= 0)]
@@ -130,8 +132,19 @@ def _is_flat(spectra: FloatArray) -> bool:
     return bool((np.ptp(spectra, axis=1) <= 1e-9 * np.abs(spectra).max(1)).all())
 
 
-def _estimate_srf(hsi: FloatArray, msi: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Smooth non-negative least squares with an offset.
+def _beyond_nominal(pair: Pair) -> FloatArray:
+    """How far each HSI band lies outside each MSI band's nominal one, 0 to 1, (msi_band, hsi_band); 0 if unknown."""
+    reach = (pair.msi_axis.filled_fwhm() + _LEEWAY)[:, None]
+    away = np.abs(pair.hsi_axis.wavelength - pair.msi_axis.wavelength[:, None]) / reach
+    return np.square(np.clip(np.nan_to_num(away) - 1, 0, 1))
+
+
+def _estimate_srf(
+    hsi: FloatArray, msi: FloatArray, beyond: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Smooth non-negative least squares with an offset; what is `beyond` the nominal bands is damped.
+
+    Without that, bands in which next to nothing varies may take any weight.
 
     Returns
     -------
@@ -149,28 +162,30 @@ def _estimate_srf(hsi: FloatArray, msi: FloatArray) -> tuple[FloatArray, FloatAr
     # even and odd pixels in runs take turns, so noise is not fitted
     fold = (np.arange(n) // 8) % 2 == 0
     operator, unseen = np.zeros((len(m), bands)), np.zeros(len(m))
-    grams = {
-        weight: np.linalg.cholesky(gram + level * (weight * rough + 1e-9 * np.eye(bands))).T
-        for weight in (1e-4, 1e-2, 1.0)
-    }
     half = h[:, fold] @ h[:, fold].T / max(fold.sum(), 1)
     for band in range(len(m)):
+        damped = np.diag(1e-9 + _BEYOND * beyond[band])
         best, best_weight = np.inf, 1e-2
         half_cross = h[:, fold] @ m[band, fold] / max(fold.sum(), 1)
-        for weight in grams:
-            factor = np.linalg.cholesky(half + level * (weight * rough + 1e-9 * np.eye(bands))).T
-            row, _ = nnls(factor, np.linalg.solve(factor.T, half_cross), maxiter=30 * bands)
+        for weight in (1e-4, 1e-2, 1.0):
+            row = _nonnegative(half + level * (weight * rough + damped), half_cross)
             error = float(np.square(m[band, ~fold] - row @ h[:, ~fold]).mean()) if (~fold).any() else 0.0
             if error < best:
                 best, best_weight = error, weight
         unseen[band] = best
-        factor = grams[best_weight]
-        operator[band], _ = nnls(factor, np.linalg.solve(factor.T, cross[:, band]), maxiter=30 * bands)
+        operator[band] = _nonnegative(gram + level * (best_weight * rough + damped), cross[:, band])
     offset = (mean_m - operator @ mean_h)[:, 0]
     seen = np.square(m - operator @ h).mean(1)
     # what was not fitted tells the error; what was fitted flatters it
     misfit = np.sqrt(np.maximum(seen, unseen))
     return operator, offset, misfit
+
+
+def _nonnegative(gram: FloatArray, cross: FloatArray) -> FloatArray:
+    """Non-negative least squares by its normal equations, (band, band) and (band,)."""
+    factor = np.linalg.cholesky(gram).T
+    row, _ = nnls(factor, np.linalg.solve(factor.T, cross), maxiter=30 * len(gram))
+    return np.asarray(row)
 
 
 def unrelated_bands(pair: Pair, response: Response) -> NDArray[np.intp]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,10 +13,15 @@ from simulated import Array, aviris, broad_bands, land, made_pair, rmse
 
 from csakd_geo.degrade import PSF
 from csakd_geo.errors import SpectralError
+from csakd_geo.io import open_source
 from csakd_geo.pair import Block, Pair
 from csakd_geo.psf import estimate_psf
 from csakd_geo.response import estimate_noise, estimate_response
+from csakd_geo.spectral import SpectralAxis
 from csakd_geo.threads import one_blas_thread
+
+if TYPE_CHECKING:
+    from csakd_geo.simulate import SimulatedPaths
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -137,6 +143,19 @@ def test_the_operator_predicts_the_msi_from_the_truth() -> None:
     # the response lies about where it was put
     t = np.linspace(0, 1, len(truth))
     np.testing.assert_allclose(response.srf @ t, broad_bands(4, len(truth)) @ t, atol=0.12)
+
+
+def test_bands_without_variance_get_no_weight_far_from_the_nominal_band(sample: SimulatedPaths) -> None:
+    """The last bands of the sample are noise; unknown wavelengths leave them any weight."""
+    sources = open_source(sample.hsi), open_source(sample.msi)
+    hsi, msi = (source.read(0, 0, source.height, source.width) for source in sources)
+    axes = [source.axis for source in sources]
+    pair = Pair((Block(hsi, msi, np.ones(hsi.shape[1:], bool)),), 4, *axes)
+    far = np.abs(axes[0].wavelength - axes[1].wavelength[:, None]) > 2 * axes[1].filled_fwhm()[:, None] + 100
+    astray = (estimate_response(pair, psf=PSF.nominal(4)).srf * far).sum(1)
+    blind = replace(pair, msi_axis=SpectralAxis.unknown(axes[1].size))
+    assert astray.max() < 0.1
+    assert astray.max() < 0.5 * (estimate_response(blind, psf=PSF.nominal(4)).srf * far).sum(1).max()
 
 
 def test_a_given_psf_is_taken_as_it_is() -> None:
