@@ -91,7 +91,13 @@ def test_result_is_lazy_and_right(pair: made.Pair) -> None:
     ],
 )
 def test_dataarrays_are_paths(how: dict[str, Any], pair: made.Pair, plain: Array) -> None:
-    hsi, msi = (rioxarray.open_rasterio(path, **how) for path in (pair.hsi, pair.msi))
+    hsi, msi = (
+        rioxarray.open_rasterio(path, **how).assign_coords(
+            wavelength=("band", np.array(centres), {"units": "nm"}),
+            fwhm=("band", np.full(len(centres), width)),
+        )
+        for path, centres, width in ((pair.hsi, pair.wavelength, 20.0), (pair.msi, made.MSI_CENTRES, 40.0))
+    )
     cube = fuse(hsi, msi, shift="none")
     np.testing.assert_array_equal(cube.values, plain)
     assert cube.rio.crs.to_epsg() == 32633
@@ -208,7 +214,7 @@ def test_extents_that_overlap_in_part(
 
 def test_no_crs_anywhere(arrays: tuple[Array, Array], pair: made.Pair, plain: Array, tmp_path: Path) -> None:
     a = made.write(tmp_path / "a.tif", arrays[0], pixel=40, crs=None, wavelength=pair.wavelength)
-    b = made.write(tmp_path / "b.tif", arrays[1], crs=None)
+    b = made.write(tmp_path / "b.tif", arrays[1], crs=None, wavelength=made.MSI_CENTRES, fwhm=40)
     for hsi, msi in ((a, pair.msi), (pair.hsi, b), (a, b)):
         cube = fuse(hsi, msi, shift="none")
         np.testing.assert_array_equal(cube.values, plain)
