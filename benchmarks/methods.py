@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from pairs import Case, aviris, enmap, neon, paris_ms, paris_pan, sample_case
+from pairs import Case, neon, paris_pan, scored_cases
 
 from csakd_geo.draft import draft_job
 from csakd_geo.evaluate import evaluate
@@ -23,20 +23,6 @@ from csakd_geo.job import fuse, prepare_job
 from csakd_geo.methods import METHODS
 from csakd_geo.options import FuseOptions
 from csakd_geo.product import write_job
-
-AVIRIS = [
-    "abu_airport_1",
-    "abu_airport_2",
-    "abu_airport_3",
-    "abu_urban_4",
-    "abu_urban_5",
-    "abu_beach_2",
-    "abu_beach_3",
-    "sandiego_0",
-    "sandiego_1",
-    "gatorsense_224",
-    "indian_pines_200",
-]
 
 
 def run(case: Case, method: str, folder: Path):
@@ -63,15 +49,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "sample").mkdir()
-        cases = [sample_case(folder / "sample")]
-        if args.data is not None:
-            cases += [
-                paris_ms(args.data, folder),
-                enmap(args.data, folder),
-                enmap(args.data, folder, crs=25833),
-            ]
-            cases += [aviris(args.data, folder, n) for n in AVIRIS] if args.aviris else []
+        cases = scored_cases(args.data, folder, airborne=args.aviris)
         print("| pair | method | PSNR dB | SAM deg | ERGAS | SSIM | seconds |\n|---|---|---|---|---|---|---|")
         for case in cases:
             for method in (*METHODS, "csakd", "auto"):

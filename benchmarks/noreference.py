@@ -19,8 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from methods import AVIRIS, run
-from pairs import Case, aviris, enmap, paris_ms, read, sample_case
+from methods import run
+from pairs import Case, read, scored_cases
 from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
@@ -230,16 +230,7 @@ def main() -> None:
     print("| pair | method | " + " | ".join(heads) + " |\n|---|---|" + "---|" * len(heads))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "sample").mkdir()
-        cases = [sample_case(folder / "sample")]
-        if args.data is not None:
-            cases += [
-                paris_ms(args.data, folder),
-                enmap(args.data, folder),
-                enmap(args.data, folder, crs=25833),
-            ]
-            cases += [aviris(args.data, folder, scene) for scene in AVIRIS]
-        for case in cases:
+        for case in scored_cases(args.data, folder, airborne=True):
             rows += score_case(case, folder)
             if args.json is not None:
                 args.json.write_text(json.dumps(rows, indent=1))

@@ -17,6 +17,20 @@ from csakd_geo.sample import write_sample
 from csakd_geo.sensors import get_sensor
 from csakd_geo.spectral import SpectralAxis, gaussian_response
 
+AVIRIS = [
+    "abu_airport_1",
+    "abu_airport_2",
+    "abu_airport_3",
+    "abu_urban_4",
+    "abu_urban_5",
+    "abu_beach_2",
+    "abu_beach_3",
+    "sandiego_0",
+    "sandiego_1",
+    "gatorsense_224",
+    "indian_pines_200",
+]
+
 
 @dataclass(frozen=True)
 class Case:
@@ -167,3 +181,13 @@ def aviris(data: Path, folder: Path, name: str) -> Case:
         write(folder / f"{name}_truth.tif", cube, at, crs=crs, axis=axis),
         4,
     )
+
+
+def scored_cases(data: Path | None, folder: Path, *, airborne: bool) -> list[Case]:
+    """The pairs whose truth is known: the sample, those of the data folder, and its AVIRIS scenes if wanted."""
+    (folder / "sample").mkdir()
+    cases = [sample_case(folder / "sample")]
+    if data is not None:
+        cases += [paris_ms(data, folder), enmap(data, folder), enmap(data, folder, crs=25833)]
+        cases += [aviris(data, folder, name) for name in AVIRIS] if airborne else []
+    return cases

@@ -19,6 +19,7 @@ _STAGES = {
     "train": "Training",
     "fuse": "Fusing",
     "write": "Writing",
+    "layers": "Layers",
 }
 
 
