@@ -114,8 +114,8 @@ class RasterSource(ImageFacts):
         if src.transform == Affine.identity():
             points = " (only ground control points: warp it first)" if src.gcps[0] else ""
             raise InputError(
-                f"'{name}' has no geotransform{points}; expected a georeferenced image, so give it one, "
-                "for instance with gdal_edit or a world file."
+                f"'{name}' has no geotransform{points}; expected a georeferenced image: fetch it again if "
+                "it was cut off on its way, else give it one, for instance with gdal_edit or a world file."
             )
         alpha = _alpha(src)
         kept = [i for i in range(src.count) if i + 1 != alpha]
