@@ -32,6 +32,7 @@ from csakd_geo.options import FuseOptions, make_options
 from csakd_geo.pair import Pair
 from csakd_geo.quality import Agreement, fit_agreement
 from csakd_geo.response import Response, estimate_response, unrelated_bands
+from csakd_geo.stripes import find_stripes
 from csakd_geo.threads import one_blas_thread
 from csakd_geo.tiling import TilePlan
 from csakd_geo.uncertainty import Uncertainty, fit_uncertainty
@@ -112,6 +113,13 @@ def _prepare(draft: Draft, report: Report, keep_model: Path | None) -> Job:
         warnings.append(
             f"The HSI explains next to nothing of '{draft.scene.msi.name}' in {names}: noise, a place outside the "
             "HSI's range, or something else is shown there; it helps little and has little weight."
+        )
+    stripes = find_stripes(pair)
+    if stripes is not None:
+        names = name_bands(draft.scene.hsi, [draft.scene.hsi_bands[k] for k in stripes.bands])
+        warnings.append(
+            f"'{draft.scene.hsi.name}' is striped along its {stripes.along} in {names}; stripes stay in the result, "
+            "so take them out first where they matter."
         )
     networks = Networks(pair, response, options, draft.device, report, keep_model)
     report("fit", 0.3, "choosing the method")

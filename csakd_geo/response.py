@@ -225,16 +225,35 @@ def estimate_noise(spectra: FloatArray, *, neighbours: int = 2) -> FloatArray:
     bands, n = spectra.shape
     centred = spectra - spectra.mean(1, keepdims=True)
     covariance = centred @ centred.T
-    noise = np.empty(bands)
+    noise = np.zeros(bands)
     for band in range(bands):
-        near = [k for k in range(max(0, band - neighbours), min(bands, band + neighbours + 1)) if k != band]
-        if not near:
-            noise[band] = 0.0
-            continue
-        gram = covariance[np.ix_(near, near)]
-        gram = gram + 1e-9 * np.trace(gram) / len(near) * np.eye(len(near)) + 1e-30 * np.eye(len(near))
-        cross = covariance[near, band]
-        left = covariance[band, band] - cross @ np.linalg.solve(gram, cross)
-        noise[band] = math.sqrt(max(left, 0.0) / max(n - len(near) - 1, 1))
+        near, weights = neighbour_weights(covariance, band, neighbours=neighbours)
+        if near.size:
+            left = covariance[band, band] - covariance[near, band] @ weights
+            noise[band] = math.sqrt(max(left, 0.0) / max(n - near.size - 1, 1))
     floor = 1e-4 * float(np.sqrt(np.square(centred).mean())) + 1e-12
     return np.maximum(noise, floor)
+
+
+def neighbour_weights(
+    covariance: FloatArray, band: int, *, neighbours: int = 2
+) -> tuple[NDArray[np.intp], FloatArray]:
+    """Which bands are the spectral neighbours of one, and their weights in its regression on them.
+
+    Parameters
+    ----------
+    covariance : ndarray (band, band)
+    band : int
+    neighbours : int
+        To either side.
+
+    Returns
+    -------
+    near : ndarray (k,)
+    weights : ndarray (k,)
+    """
+    near = np.arange(max(0, band - neighbours), min(len(covariance), band + neighbours + 1))
+    near = near[near != band]
+    gram = covariance[np.ix_(near, near)]
+    gram = gram + (1e-9 * np.trace(gram) / max(near.size, 1) + 1e-30) * np.eye(near.size)
+    return near, np.linalg.solve(gram, covariance[near, band])

@@ -34,6 +34,7 @@ ORDER = (
     "pair",
     "psf",
     "response",
+    "stripes",
     "metrics",
     "io",
     "area",

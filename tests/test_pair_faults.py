@@ -199,7 +199,9 @@ def test_an_msi_band_that_the_hsi_does_not_explain_is_named(place: str, made: Ma
 def test_stripes_do_no_harm(image: str, made: Made, tmp_path: Path) -> None:
     cube = getattr(made, image)
     striped = cube * (1 + 0.05 * np.random.default_rng(4).standard_normal((len(cube), 1, cube.shape[2])))
-    assert run(made, tmp_path, **{image: striped}).error < 0.6
+    got = run(made, tmp_path, **{image: striped})
+    assert got.error < 0.6
+    assert any("'hsi.tif' is striped along its columns" in line for line in got.said) == (image == "hsi")
 
 
 @pytest.mark.parametrize("side", [14, 6, 4])
