@@ -214,6 +214,9 @@ def choose_method(
     if not large_enough(pair):
         if path is None:
             return Choice(get_method(CLASSICAL[0]), "preferred; no model fits this pair", {})
+        if pair.warped:
+            why = "preferred; the HSI was interpolated onto the grid, which models have not learned from"
+            return Choice(get_method(CLASSICAL[0]), why, {})
         return Choice(
             make(path),
             f"preferred; under {MIN_COMPARED} x {MIN_COMPARED} HSI pixels a comparison would be noise",

@@ -411,6 +411,10 @@ def test_small_scene_takes_the_users_model(
     by_name = fuse(pair.hsi, pair.msi, method="csakd", model="mine")
     np.testing.assert_array_equal(by_name.values, cube.values)
     assert by_name.attrs["method_reason"] == "model asked for"
+    elsewhere: Any = rioxarray.open_rasterio(pair.hsi)
+    turned = fuse(elsewhere.rio.reproject("EPSG:3035"), pair.msi, method="auto")
+    assert turned.attrs["method"] == "coupled-map"
+    assert "interpolated" in turned.attrs["method_reason"]
 
 
 @pytest.mark.usefixtures("no_models")
