@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import platform
 import re
 import subprocess
@@ -116,13 +115,9 @@ def plain(job, hsi: Path, msi: Path, target: Path) -> float:
     """Seconds of the plain way, in a process that this package has set nothing for."""
     import torch
 
-    os.environ["THP_MEM_ALLOC_ENABLE"], before = "0", os.environ.get("THP_MEM_ALLOC_ENABLE")
     task = (job.choice.method.path, job.fitted.to_bytes(), hsi, msi, target, torch.get_num_threads())
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        seconds = pool.apply(slide, task)
-    del os.environ["THP_MEM_ALLOC_ENABLE"]
-    os.environ.update({} if before is None else {"THP_MEM_ALLOC_ENABLE": before})
-    return seconds
+        return pool.apply(slide, task)
 
 
 def slide(path: Path, fit: bytes, hsi: Path, msi: Path, target: Path, threads: int) -> float:

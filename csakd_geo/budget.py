@@ -30,9 +30,7 @@ _FIT, _BARE_FIT = 2.0, 1.5  # what a fit takes over its inputs, of a method and 
 _CUBES, _PLANES = 2.5, 60  # float32 cubes of a tile that a method works with, and planes beside them
 _NEAR = 2  # HSI pixels of context that a network's tile sees, typical
 _STREAMS, _GRAPH_STREAMS = 9, 25  # float32 maps per feature that a network holds at its peak, in torch or not
-_GRAPH_BYTES = (
-    800e6  # what is left of timing the graph runtimes beside torch, which has huge pages of its own
-)
+_GRAPH_BYTES = 800e6  # what is left of timing the graph runtimes beside torch
 _PROBE = 16  # HSI pixels per side of the patch that is timed
 _PLACES = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.75), (0.25, 0.75), (0.75, 0.25), (0, 0), (1, 1), (0, 1), (1, 0))
 

@@ -11,8 +11,7 @@ from typing import Any
 def give_back() -> None:
     """Hand freed memory back to the system, where the C library is glibc.
 
-    glibc keeps what a thread has freed. Arrays of many sizes leave holes there, and over a large scene
-    the resident memory would grow by a third.
+    glibc keeps what a thread has freed. Arrays of many sizes leave holes there, which would grow with the scene.
     """
     library = _libc()
     if library is not None:

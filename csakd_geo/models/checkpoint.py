@@ -18,7 +18,6 @@ from ..errors import ModelError, OutputError
 from .card import ModelCard, Normalisation
 from .config import NetworkConfig
 from .official import infer_config, network_state
-from .pages import prefer_huge_pages
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +60,6 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     ModelError
         The file is missing, damaged, hostile or unrelated, or its card contradicts its weights.
     """
-    prefer_huge_pages()
     path = Path(path)
     data = _read(path)
     if _is_safetensors(data):

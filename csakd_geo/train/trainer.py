@@ -18,7 +18,6 @@ import torch
 from csakd_geo._version import __version__
 from csakd_geo.errors import InputError
 from csakd_geo.models import DualTwoStream, save_model
-from csakd_geo.models.pages import prefer_huge_pages
 from csakd_geo.train.archive import Archive
 from csakd_geo.train.batch import draw_batch
 from csakd_geo.train.checkpoint import (
@@ -97,7 +96,6 @@ class _Run:
     """One run."""
 
     def __init__(self, config: TrainConfig, resume: bool, report: Report) -> None:
-        prefer_huge_pages()
         self.config, self.report = config, report
         self.checkpoints = config.output / "checkpoints"
         found = _newest_to_resume(config, resume) if first_process() else newest_checkpoint(self.checkpoints)
