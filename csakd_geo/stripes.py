@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from csakd_geo.response import neighbour_weights
 
 _STRONG = 4.0  # mean square of column means over that of white noise
 _ONE_WAY = 3.0  # the same over that of row means, since land has both
+_LEAST = 16  # pixels per side of a block
 _SHARE = 0.1  # of the bands; on land some stand out by chance
 
 
@@ -43,13 +44,14 @@ def find_stripes(pair: Pair) -> Stripes | None:
     Returns
     -------
     Stripes or None
-        None where less than a tenth of the bands are striped, or the HSI has fewer than 8 bands or 16 pixels a side.
+        None where less than a tenth of the bands are striped, or the HSI has fewer than 8 bands, or no block has 16
+        pixels a side and as many valid ones.
     """
     bands = pair.hsi_axis.size
-    blocks = [block for block in pair.blocks if min(block.valid.shape) >= 16]
+    blocks = tuple(b for b in pair.blocks if min(b.valid.shape) >= _LEAST and b.valid.sum() >= _LEAST**2)
     if bands < 8 or not blocks:
         return None
-    spectra = np.concatenate([block.hsi[:, block.valid].astype(np.float64) for block in blocks], axis=1)
+    spectra = replace(pair, blocks=blocks).hsi_spectra()
     centre = spectra.mean(1)
     covariance = np.cov(spectra)
     strength = np.zeros((2, bands))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,9 @@ def test_what_is_masked_does_not_count() -> None:
     found = find_stripes(pair_of(cube, valid=valid))
     assert found is not None
     assert len(found.bands) > 0.8 * len(cube)
+    hidden = Block(np.full_like(cube, np.nan), np.zeros((1, 96, 80)), np.zeros(cube.shape[1:], bool))
+    pair = pair_of(cube, valid=valid)
+    assert find_stripes(replace(pair, blocks=(*pair.blocks, hidden))) == found
 
 
 def test_few_bands_and_few_pixels_tell_nothing() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 def give_back() -> None:
     """Hand freed memory back to the system, where the C library is glibc.
 
-    glibc keeps what a thread has freed. Arrays of many sizes leave holes there, which would grow with the scene.
+    glibc keeps what a thread has freed, with holes where the next arrays do not fit.
     """
     library = _libc()
     if library is not None:
