@@ -38,6 +38,7 @@ from scipy.ndimage import gaussian_filter
 
 from csakd_geo.degrade import PSF, degrade
 from csakd_geo.draft import draft_job
+from csakd_geo.engine.memory import kept_memory
 from csakd_geo.engine.store import Store
 from csakd_geo.job import prepare_job
 from csakd_geo.metrics import seam_energy
@@ -93,7 +94,7 @@ def bare(job, size: int) -> float:
     runtime, low = method.runtime(RATIO), TILE // RATIO
     hsi = torch.randn(1, BANDS, low, low, device=runtime.device)
     msi = torch.randn(1, 4, TILE, TILE, device=runtime.device)
-    with torch.inference_mode():
+    with torch.inference_mode(), kept_memory():
         runtime.fine(hsi, msi, *runtime.coarse(hsi, msi), None, None)
         begun = time.perf_counter()
         for _ in range((size // TILE) ** 2):

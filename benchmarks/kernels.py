@@ -1,45 +1,47 @@
-"""A dense block by source against one of concatenations on a CPU, as a ratio in one run.
+"""Ways to compute a dense block on a CPU, as ratios in one run, and what they round.
 
     python benchmarks/kernels.py [--rounds 9] [--threads N]
 
-A block of the published size over a tile of 256 MSI pixels and its halo, in both memory layouts. The two ways take
-turns; the figure is the ratio of their medians.
+A block of the published size over a tile of 256 MSI pixels and its halo: of concatenations or by source, with
+torch's own convolutions in channels-last order or Winograd's in the other. The ways take turns; a figure is the ratio
+of medians to the first one's, and the relative RMSE against float64.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import platform
 import statistics
 import time
 
 import torch
-from torch.nn import functional
 
-from csakd_geo.models.blocks import RESIDUAL, SLOPE, DenseBlock, _by_source
+from csakd_geo.engine.memory import kept_memory
+from csakd_geo.models.blocks import DenseBlock
+from csakd_geo.models.winograd import Winograd, available
 
 SIDE, FEATURES, GROWTH = 272, 86, 43
 
 
-def concatenated(block: DenseBlock, x: torch.Tensor) -> torch.Tensor:
-    """The block as it is published."""
-    *inner, last = block.children()
-    seen = x
-    for conv in inner:
-        seen = torch.cat((seen, functional.leaky_relu(conv(seen), SLOPE, inplace=True)), dim=1)
-    return torch.add(x, last(seen), alpha=RESIDUAL)
-
-
-def by_source(block: DenseBlock, x: torch.Tensor) -> torch.Tensor:
-    """The block as it is computed here."""
-    return torch.add(x, _by_source(x, list(block.children())), alpha=RESIDUAL)
-
-
-def seconds(way, block: DenseBlock, x: torch.Tensor) -> float:
+def seconds(block: DenseBlock, x: torch.Tensor, by_source: bool, winograd: bool) -> float:
     """Of one call."""
-    begun = time.perf_counter()
-    way(block, x)
-    return time.perf_counter() - begun
+    block.by_source = by_source
+    with Winograd() if winograd else contextlib.nullcontext():
+        begun = time.perf_counter()
+        block(x)
+        return time.perf_counter() - begun
+
+
+def error(block: DenseBlock, x: torch.Tensor, by_source: bool, winograd: bool) -> float:
+    """Relative RMSE of what the block adds."""
+    block.by_source = by_source
+    with Winograd() if winograd else contextlib.nullcontext():
+        found = block(x) - x
+    block.by_source = False
+    expected = block.double()(x.double()) - x
+    block.float()
+    return float((found - expected).norm() / expected.norm())
 
 
 def main() -> None:
@@ -51,18 +53,25 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     machine = platform.processor() or platform.machine()
-    print(f"{machine}, {given.threads} threads, torch {torch.__version__}")
+    print(f"{machine}, {given.threads} threads, torch {torch.__version__}\n")
     block, x = DenseBlock(FEATURES, GROWTH).eval(), torch.randn(1, FEATURES, SIDE, SIDE)
-    ways = (concatenated, by_source)
-    with torch.inference_mode():
-        for layout, name in (
-            (torch.channels_last, "channels last"),
-            (torch.contiguous_format, "channels first"),
-        ):
-            block, x = block.to(memory_format=layout), x.contiguous(memory_format=layout)
-            taken = [[seconds(way, block, x) for way in ways] for _ in range(given.rounds + 1)][1:]
-            plain, ours = (statistics.median(column) for column in zip(*taken, strict=True))
-            print(f"{name}: by source {ours / plain:.2f} of the time of concatenations", flush=True)
+    x_last = x.contiguous(memory_format=torch.channels_last)
+    ways = {
+        (by_source, winograd): x if winograd else x_last
+        for winograd in ((False, True) if available() else (False,))
+        for by_source in (False, True)
+    }
+    print("| convolutions | dense block | time | relative RMSE |\n|---|---|---:|---:|")
+    with torch.inference_mode(), kept_memory():
+        taken = [
+            [seconds(block, given_x, *way) for way, given_x in ways.items()] for _ in range(given.rounds + 1)
+        ]
+        medians = [statistics.median(column) for column in zip(*taken[1:], strict=True)]
+        for (by_source, winograd), median in zip(ways, medians, strict=True):
+            print(
+                f"| {'Winograd' if winograd else 'torch'} | {'by source' if by_source else 'of concatenations'} "
+                f"| {median / medians[0]:.2f} | {error(block, x, by_source, winograd):.1e} |"
+            )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ _HALO = 14  # HSI pixels, typical
 _FIT, _BARE_FIT = 2.0, 1.5  # what a fit takes over its inputs, of a method and of a network without base
 _CUBES, _PLANES = 2.5, 60  # float32 cubes of a tile that a method works with, and planes beside them
 _NEAR = 2  # HSI pixels of context that a network's tile sees, typical
-_STREAMS, _GRAPH_STREAMS = 9, 25  # float32 maps per feature that a network holds at its peak, in torch or not
+_STREAMS = 25  # float32 maps per feature that a network holds at its peak, with what convolutions unfold
 _GRAPH_BYTES = 800e6  # what is left of timing the graph runtimes beside torch
 _PROBE = 16  # HSI pixels per side of the patch that is timed
 _PLACES = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.75), (0.25, 0.75), (0.75, 0.25), (0, 0), (1, 1), (0, 1), (1, 0))
@@ -151,12 +151,11 @@ def memory_of(scene: Scene, method: Method, cutting: Cutting) -> float:
     read = seen**2 * 4.0 * (3 * good + r * r * 3 * len(scene.msi_bands))
     if isinstance(method, CSAKD):
         config = method.card.network
-        streams = _GRAPH_STREAMS if cutting.graph else _STREAMS
         near = min(cutting.tile + 2 * _NEAR, longest) * r
         base = _PLANES * 4.0 * (seen * r) ** 2 if config.residual else 0.0
         fit *= _FIT if config.residual else _BARE_FIT
         work = _GRAPH_BYTES * cutting.graph + base
-        work += 4.0 * near**2 * (streams * config.features + 3 * config.bands + 2 * good)
+        work += 4.0 * near**2 * (_STREAMS * config.features + 3 * config.bands + 2 * good)
     else:
         fit *= _FIT
         work = 4.0 * inner**2 * (_CUBES * good + _PLANES)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from csakd_geo.errors import ModelError
-from csakd_geo.models import VARIANTS, AttentionSums, DualTwoStream, NetworkConfig, count_parameters
+from csakd_geo.models import VARIANTS, AttentionSums, DualTwoStream, NetworkConfig, count_parameters, winograd
 from csakd_geo.models.blocks import Clra, DenseBlock, convolve_parts
 from csakd_geo.models.fusers import CrossFuser, CrossSelfFuser
 
@@ -130,16 +130,37 @@ def test_a_student_made_here_owns_no_dead_stack() -> None:
     assert all(p.grad is not None for p in net.parameters())
 
 
-def test_a_dense_block_is_one_in_either_order_and_its_gradients_too() -> None:
+def test_a_dense_block_is_one_by_source_and_its_gradients_too() -> None:
     torch.manual_seed(0)
     block, x = DenseBlock(12, 6), torch.randn(2, 12, 9, 7)
     found = []
-    for order in (torch.contiguous_format, torch.channels_last):
+    for by_source in (False, True):
         block.zero_grad()
-        result = block(x.contiguous(memory_format=order))
+        block.by_source = by_source
+        result = block(x)
         result.square().sum().backward()
         found.append((result, [weights.grad.clone() for weights in block.parameters()]))
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (25, 31), (48, 97)])
+@pytest.mark.parametrize("channels", [(3, 2), (43, 215), (129, 86)])
+def test_winograds_form_is_the_convolution(shape: tuple[int, int], channels: tuple[int, int]) -> None:
+    if not winograd.available():
+        pytest.skip("torch carries no NNPACK that runs on this CPU")
+    torch.manual_seed(0)
+    conv, x = nn.Conv2d(*channels, 3, padding=1), torch.randn(1, channels[0], *shape)
+    with torch.inference_mode():
+        expected = conv.double()(x.double())
+        plain, conv = conv.float()(x), conv.float()
+        with winograd.Winograd():
+            found = conv(x)
+            outside = [nn.Conv2d(channels[0], 4, 1)(x), conv(x[..., :9, :9]), conv.double()(x.double())]
+    error = (found - expected).norm() / expected.norm()
+    assert 0 < error < 1e-5
+    assert not torch.equal(found, plain), "it ran as ever"
+    assert [one.shape[1] for one in outside] == [4, channels[1], channels[1]]
+    assert torch.equal(outside[2], expected)
 
 
 def test_clra_starts_near_the_identity() -> None:

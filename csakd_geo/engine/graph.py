@@ -17,7 +17,7 @@ from dask.delayed import Delayed, delayed
 from numpy.typing import NDArray
 
 from csakd_geo.engine.kernel import fuse_supertile, output_window
-from csakd_geo.engine.memory import give_back
+from csakd_geo.engine.memory import kept_memory
 from csakd_geo.engine.scene import Scene
 from csakd_geo.engine.store import Store
 from csakd_geo.errors import InputError
@@ -127,7 +127,8 @@ def _write(
         read.append((time.perf_counter(), nbytes))
 
     try:
-        encoded, clipped = all_bands(*shared, area, bands, encoding, seen)
+        with kept_memory():
+            encoded, clipped = all_bands(*shared, area, bands, encoding, seen)
     except InputError as error:
         failure = str(error)
         if unreadable == "fail":
@@ -139,7 +140,6 @@ def _write(
     store.put(area, encoded, clipped)
     staged, size = time.perf_counter(), encoded.nbytes
     del encoded
-    give_back()
     (begun, _), (there, nbytes) = read[0], read[-1]
     seconds = there - begun, fused - there, staged - fused
     sizes = nbytes / 1e6, size / 1e6, size / 1e6
@@ -149,7 +149,8 @@ def _write(
 def _fuse_shared(
     shared: tuple[Scene, Method, Fitted, TilePlan], area: Window, bands: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    return all_bands(*shared, area, bands)[0]
+    with kept_memory():
+        return all_bands(*shared, area, bands)[0]
 
 
 def lazy_cube(

@@ -18,6 +18,7 @@ from dask.delayed import Delayed
 from dask.system import CPU_COUNT
 
 from csakd_geo.engine.graph import Written
+from csakd_geo.engine.memory import kept_memory
 from csakd_geo.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def run_tasks(tasks: list[Delayed], done: Callable[[float], None], crew: Crew) -
         return []
     done(0.0)
     if crew.scheduler is None and crew.processes is None:
-        with _Count(len(tasks), done):
+        with kept_memory(), _Count(len(tasks), done):
             return list(compute(*tasks, scheduler="threads", num_workers=crew.threads))
     with open_client(crew) as client:
         return _gather(client, tasks, done)

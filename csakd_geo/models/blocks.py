@@ -23,6 +23,9 @@ class DenseBlock(nn.Module):
         Groups of every convolution.
     """
 
+    #: Whether sums of what each tensor gives take the place of concatenations; equal but for rounding.
+    by_source = False
+
     def __init__(self, features: int, growth: int, *, groups: int = 1) -> None:
         super().__init__()
         for index in range(1, 6):
@@ -39,11 +42,7 @@ class DenseBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, features, y, x) to the same shape."""
         *inner, last = cast("list[nn.Conv2d]", list(self.children()))
-        if (
-            last.groups == 1
-            and x.is_contiguous(memory_format=torch.channels_last)
-            and x.dtype == torch.float32
-        ):
+        if self.by_source and last.groups == 1:
             return torch.add(x, _by_source(x, [*inner, last]), alpha=RESIDUAL)
         seen = x
         for conv in inner:
@@ -54,9 +53,8 @@ class DenseBlock(nn.Module):
 def _by_source(x: Tensor, convs: list[nn.Conv2d]) -> Tensor:
     """The dense block's last convolution, equal to that of the concatenations but for rounding.
 
-    What each tensor gives to all later convolutions is one convolution; nothing is concatenated. On a CPU
-    that takes 0.94 of the time in channels-last order and 1.12 in the other (``benchmarks/kernels.py``). Sums
-    of parts want float32.
+    What each tensor gives to all later convolutions is one convolution; nothing is concatenated. Which is the
+    faster hangs on the kernels (``benchmarks/kernels.py``). Sums of parts want float32.
     """
     widths = [x.shape[1], *(conv.out_channels for conv in convs[:-1])]
     parts = [conv.weight.split(widths[: k + 1], dim=1) for k, conv in enumerate(convs)]

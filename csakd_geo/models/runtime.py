@@ -57,6 +57,8 @@ class Runtime(Protocol):
 class TorchRuntime:
     """torch on any device; convolutions in channels-last order, which CPUs and GPUs prefer.
 
+    On CPUs the fine half runs in Winograd's form where there is one, and in float32 dense blocks go by source.
+
     Parameters
     ----------
     model : Model
@@ -65,11 +67,21 @@ class TorchRuntime:
         bf16 holds for convolutions; sums of attention, its matrices, the base and the result stay float32.
     """
 
+    may_use_winograd = True
+
     def __init__(self, model: Model, device: str, precision: str) -> None:
         import torch
 
+        from . import winograd
+        from .blocks import DenseBlock
+
         self.device, self.precision = device, precision
         self.network: DualTwoStream = model.network.to(device)
+        exact = device == "cpu" and precision == "float32"
+        self.winograd = exact and self.may_use_winograd and winograd.available()
+        for block in self.network.modules():
+            if isinstance(block, DenseBlock):
+                block.by_source = exact
         for weights in self.network.parameters():
             if weights.ndim == 4:
                 weights.data = weights.data.contiguous(memory_format=torch.channels_last)
@@ -97,8 +109,11 @@ class TorchRuntime:
         """See :class:`Runtime`."""
         import torch
 
-        hsi, msi, x1, x3 = (t.contiguous(memory_format=torch.channels_last) for t in (hsi, msi, x1, x3))
-        with self._precision():
+        from .winograd import Winograd
+
+        order = torch.contiguous_format if self.winograd else torch.channels_last
+        hsi, msi, x1, x3 = (t.contiguous(memory_format=order) for t in (hsi, msi, x1, x3))
+        with Winograd() if self.winograd else self._precision():
             output, _ = self.network.fine(hsi, msi, x1, x3, base=base, statistics=matrices)
         fused: Tensor = output.float()
         return fused
@@ -106,6 +121,8 @@ class TorchRuntime:
 
 class CompiledRuntime(TorchRuntime):
     """The fine half of a network through torch.compile; its first tile takes a minute or so."""
+
+    may_use_winograd = False  # the compiler chooses its own convolutions
 
     def fine(
         self, hsi: Tensor, msi: Tensor, x1: Tensor, x3: Tensor, base: Tensor | None, matrices: Tensor | None
