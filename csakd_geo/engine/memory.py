@@ -12,7 +12,7 @@ from typing import Any
 
 # Parameters of mallopt(3) by number. What they are set to afterwards is where glibc's own rules end up.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
-_INSIDE = {_TRIM_THRESHOLD: 2**31 - 1, _MMAP_MAX: 0, _ARENA_MAX: 1}
+_INSIDE = {_TRIM_THRESHOLD: -1, _MMAP_MAX: 0, _ARENA_MAX: 1}
 _AFTER = {_TRIM_THRESHOLD: 64 << 20, _MMAP_THRESHOLD: 32 << 20, _MMAP_MAX: 65536, _ARENA_MAX: 0}
 _lock, _inside = threading.Lock(), 0
 
