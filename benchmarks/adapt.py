@@ -1,10 +1,10 @@
 """Does training on the pair itself pay? A large labelled-synthetic scene, adapted and compared.
 
-    python benchmarks/adapt.py DATA [--minutes 3] [--side 600]
+    python benchmarks/adapt.py DATA [--minutes 2 5 15] [--side 1000]
 
-The scene is synthetic and named so: real EnMAP spectra (shared data, Potsdam) placed over real
-Sentinel-2 textures by their likeness in ten Sentinel-2 bands; the MSI then keeps only the four
-10 m bands. Half of the HSI pixels' spectra therefore cannot be told from the MSI alone.
+The scene is synthetic and named so: real EnMAP spectra (Potsdam) placed over real Sentinel-2 textures by their
+likeness in ten Sentinel-2 bands; the MSI then keeps only the four 10 m bands. Two Sentinel-2 crops of 600 x 600
+pixels lie side by side, and below them the same two in turn and upside down, so the scene is no larger than 1200.
 """
 
 from __future__ import annotations
@@ -28,19 +28,27 @@ from csakd_geo.sensors import get_sensor
 from csakd_geo.spectral import gaussian_response
 
 
-def scene(data: Path, side: int, tile: str):
+def textures(data: Path, side: int):
+    """Ten Sentinel-2 bands (band, y, x) in the sensor's order."""
+    crops = []
+    for path in sorted((data / "sentinel2").glob("*_10m.tif")):
+        fine, coarse = (read(path.with_name(path.name.replace("10m", res)))[0] for res in ("10m", "20m"))
+        coarse = coarse.repeat(2, 1).repeat(2, 2)
+        # B2 B3 B4 [B5 B6 B7] B8 [B8A B11 B12]
+        crops.append(np.stack([*fine[:3], *coarse[:3], fine[3], *coarse[3:]]))
+    first, second = crops
+    rows = [np.concatenate([first, second], 2), np.concatenate([second[:, ::-1], first[:, ::-1]], 2)]
+    return np.concatenate(rows, 1)[:, :side, :side]
+
+
+def scene(data: Path, side: int):
     """The synthetic cube (band, y, x) and its axis."""
     spectra, _, _, axis = read(data / "enmap_potsdam" / "block_A_128x64.tif")
     flat = spectra.reshape(len(spectra), -1)
     keep = np.isfinite(flat).all(1)
     flat, axis = np.maximum(flat[keep], 0), axis.take(np.flatnonzero(keep))
-    sensor = get_sensor("sentinel2").axis
-    seen = gaussian_response(sensor, axis) @ flat
-    fine, _, _, _ = read(data / "sentinel2" / f"{tile}_10m.tif")
-    coarse, _, _, _ = read(data / "sentinel2" / f"{tile}_20m.tif")
-    coarse = coarse.repeat(2, 1).repeat(2, 2)
-    # B2 B3 B4 [B5 B6 B7] B8 [B8A B11 B12], in the sensor's order
-    texture = np.stack([*fine[:3], *coarse[:3], fine[3], *coarse[3:]])[:, :side, :side]
+    seen = gaussian_response(get_sensor("sentinel2").axis, axis) @ flat
+    texture = textures(data, side)
     height, width = texture.shape[1:]
     columns = texture.reshape(len(texture), -1)
     # ranks, so that illumination and units of the two sensors do not matter
@@ -61,40 +69,42 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path)
-    parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[3.0], help="each is a run of its own")
     parser.add_argument("--side", type=int, default=600)
     parser.add_argument("--ratio", type=int, default=4)
     parser.add_argument("--start", type=Path, help="model to start from; by default a student is distilled")
-    parser.add_argument("--tile", default="S2A_MSIL1C_20170527_T33UUB")
     args = parser.parse_args()
-    cube, axis = scene(args.data, args.side // args.ratio * args.ratio, args.tile)
+    cube, axis = scene(args.data, args.side // args.ratio * args.ratio)
     bands = get_sensor("sentinel2-10m").axis
     psf = PSF.nominal(args.ratio)
     hsi, msi = observe(cube, gaussian_response(bands, axis), psf=psf, snr_hsi=35, snr_msi=40)
     pair = Pair((Block(hsi, msi, np.ones(hsi.shape[1:], bool)),), args.ratio, axis, bands)
-    print(f"synthetic scene: HSI {hsi.shape}, MSI {msi.shape} (band, y, x)")
+    print(f"synthetic scene: HSI {hsi.shape}, MSI {msi.shape} (band, y, x)\n")
+    print(
+        "| method | PSNR dB | SAM deg | trained s | fit and apply s | training |\n|---|---:|---:|---:|---:|---|",
+        flush=True,
+    )
     response = estimate_response(pair)
-    for name in ("regression", "coupled-map"):
-        method = get_method(name)
+
+    def show(label: str, method, trained: float = 0.0, words: object = "") -> None:
         begun = time.perf_counter()
         s = score(method.apply(method.fit(pair, response), hsi, msi), cube, ratio=args.ratio)
-        print(f"{name}: PSNR {s.psnr:.2f} dB, SAM {s.sam:.3f} deg, {time.perf_counter() - begun:.0f} s")
-    options = FuseOptions(method="csakd", adapt_minutes=args.minutes)
+        seconds = time.perf_counter() - begun
+        print(
+            f"| {label} | {s.psnr:.2f} | {s.sam:.3f} | {trained:.0f} | {seconds:.0f} | {words} |", flush=True
+        )
 
-    def report(stage: str, share: float, words: str) -> None:
-        if stage == "train":
-            print(f"  {share:4.0%} {words}", flush=True)
-
-    networks = Networks(pair, response, options, "cpu", report, None)
-    path = networks.train(args.start)
-    if path is None:
-        print("nothing was trained")
-        return
-    method = networks.make(path)
-    s = score(method.apply(method.fit(pair, response), hsi, msi), cube, ratio=args.ratio)
-    print(
-        f"csakd adapted {args.minutes:g} min: PSNR {s.psnr:.2f} dB, SAM {s.sam:.3f} deg; {networks.trained}"
-    )
+    for name in ("regression", "gsa", "subspace-map", "coupled-map"):
+        show(name, get_method(name))
+    for minutes in args.minutes:
+        options = FuseOptions(method="csakd", adapt_minutes=minutes)
+        networks = Networks(pair, response, options, "cpu", lambda *_: None, None)
+        begun = time.perf_counter()
+        path = networks.train(args.start)
+        if path is None:
+            print(f"{minutes:g} min: nothing was trained")
+            continue
+        show(f"csakd, {minutes:g} min", networks.make(path), time.perf_counter() - begun, networks.trained)
 
 
 if __name__ == "__main__":

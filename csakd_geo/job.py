@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from csakd_geo.methods.csakd import CSAKD
 from csakd_geo.models import find_model
 from csakd_geo.options import FuseOptions, make_options
 from csakd_geo.pair import Pair
-from csakd_geo.quality import Agreement, fit_agreement
+from csakd_geo.quality import Agreement, fit_agreement, set_aside
 from csakd_geo.response import Response, estimate_response, unrelated_bands
 from csakd_geo.stripes import find_stripes
 from csakd_geo.threads import one_blas_thread
@@ -107,6 +108,12 @@ def _prepare(draft: Draft, report: Report, keep_model: Path | None) -> Job:
     warnings = list(draft.warnings)
     if shift_note:
         warnings.append(shift_note)
+    pair, response, aside = set_aside(pair, response, partial(_respond, draft, phase=response.confident))
+    if aside > 0:
+        warnings.append(
+            f"HSI and MSI disagree on {aside:.1%} of the pixels, as under clouds or where something changed between their "
+            "dates; no fit uses those, and what is written there is neither image's truth (--quality marks it)."
+        )
     alone = unrelated_bands(pair, response)
     if 0 < alone.size < pair.msi_axis.size:
         names = name_bands(draft.scene.msi, [draft.scene.msi_bands[k] for k in alone])
@@ -199,6 +206,12 @@ def _backend(
     chosen = method.running(options.backend, options.precision)
     chosen.runtime(plan.ratio)  # what is missing is said now
     return chosen, {}
+
+
+def _respond(draft: Draft, pair: Pair, *, phase: bool) -> Response:
+    """Response of a part of the registered pair."""
+    grid = draft.scene.grid
+    return estimate_response(pair, phase=phase, centre=(grid.phase_y, grid.phase_x))
 
 
 def register(draft: Draft) -> tuple[Draft, Pair, Response, str]:

@@ -6,7 +6,8 @@ differ by more than the scene's other pixels do, and where that is so in a patch
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,9 @@ FLAGS = (
 )
 _FAR = 5.0  # robust deviations of the disagreement
 _PATCH = 4  # of the 3 x 3 HSI pixels around one that must disagree with it
+_ROUNDS = 3  # of setting aside: what a cloud has spoilt of the response hides a part of it at first
+_LEFT = 0.5  # of the pixels that must agree for the others to be the exception
+_RELIEF = 3.0  # by which leaving them out divides the misfit: rare materials reach 1.4, thin small clouds 6
 _ROOM = 0.05  # of a band's range beyond which a value counts as not seen by the fit
 
 
@@ -111,6 +115,56 @@ def fit_agreement(pair: Pair, response: Response) -> Agreement:
         _range([pair.hsi_spectra()]),
         _range(fine),
     )
+
+
+def unchanged(pair: Pair, response: Response) -> Pair:
+    """The pair without the pixels where its images disagree, as under a cloud in one of them."""
+    agreement = fit_agreement(pair, response)
+    blocks = [replace(b, valid=b.valid & ~agreement.changed(b.hsi, b.msi, b.valid)) for b in pair.blocks]
+    return replace(pair, blocks=tuple(blocks))
+
+
+def set_aside(
+    pair: Pair, response: Response, estimate: Callable[[Pair], Response]
+) -> tuple[Pair, Response, float]:
+    """Leave out what changed, with the pixels beside it, and estimate the response from the rest.
+
+    Parameters
+    ----------
+    pair : Pair
+    response : Response
+        Of the whole pair.
+    estimate : callable
+        The response of a part of the pair.
+
+    Returns
+    -------
+    pair : Pair
+        For fits. The one given, where nothing changed, less than half of it agrees, or leaving out helps little.
+    response : Response
+    share : float
+        Of the pixels that were left out.
+    """
+    rest, found = pair, response
+    for _ in range(_ROUNDS):
+        still = unchanged(pair, found)
+        if still.pixels == pair.pixels:
+            return pair, found, 0.0
+        blocks = [
+            replace(b, valid=b.valid & ~binary_dilation(b.valid & ~kept.valid, np.ones((3, 3), bool)))
+            for b, kept in zip(pair.blocks, still.blocks, strict=True)
+        ]
+        smaller = replace(pair, blocks=tuple(blocks))
+        if smaller.pixels < max(_LEFT * pair.pixels, 16):
+            return pair, response, 0.0
+        settled = smaller.pixels == rest.pixels
+        rest = smaller
+        if settled:
+            break
+        found = estimate(rest)
+    if np.mean(response.misfit / np.maximum(found.misfit, 1e-12)) < _RELIEF:
+        return pair, response, 0.0
+    return rest, found, 1 - rest.pixels / pair.pixels
 
 
 def flag_block(agreement: Agreement, block: Block, *, partial: BoolArray) -> NDArray[np.uint8]:

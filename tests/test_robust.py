@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner, Result
+from scipy.ndimage import binary_dilation, binary_erosion
 from shapely.geometry import box
 
 from csakd_geo.cli import main
@@ -116,3 +118,74 @@ def test_a_configuration_takes_switches_and_paths_beside_it(sample: SimulatedPat
     result = call("fuse", sample.hsi, sample.msi, "-o", out, "--config", config)
     assert result.exit_code == 1
     assert "'overwrite' cannot be 'maybe'" in result.output
+
+
+def clouded(sample: SimulatedPaths, target: Path) -> tuple[Path, np.ndarray]:
+    """The sample's MSI with a soft bright cloud over a tenth of it, and where the cloud is."""
+    with rasterio.open(sample.msi) as src:
+        cube, profile, tags = src.read().astype(np.float32), src.profile, [src.tags(k) for k in src.indexes]
+        scales = src.scales
+    y, x = np.mgrid[: cube.shape[1], : cube.shape[2]]
+    cover = np.clip(1.6 - np.hypot((y - 100) / 16, (x - 40) / 22), 0, 0.9)
+    cube = cube * (1 - cover) + cover * np.percentile(cube, 99.5)
+    with rasterio.open(target, "w", **(profile | {"driver": "GTiff"})) as dst:
+        dst.write(np.rint(cube).astype(profile["dtype"]))
+        dst.scales = scales
+        for k, one in enumerate(tags, 1):
+            dst.update_tags(k, **one)
+    return target, cover > 0
+
+
+def test_a_cloud_in_one_image_spoils_no_fit(
+    sample: SimulatedPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    msi, cloud = clouded(sample, tmp_path / "msi.tif")
+    words = ("--quiet", "--method", "coupled-map", "--dtype", "float32", "--shift", "none")
+    clear = ~binary_dilation(cloud, iterations=12)
+    with rasterio.open(sample.truth) as src:
+        truth = src.read() * np.float32(src.scales[0])
+
+    def error(name: str, images: Path, *more: str) -> tuple[float, Result]:
+        result = call("fuse", sample.hsi, images, "-o", tmp_path / name, *words, *more)
+        assert result.exit_code == 0, result.output
+        with rasterio.open(tmp_path / name) as src:
+            left = src.read() - truth
+        return float(np.sqrt(np.square(left[:, clear]).mean())), result
+
+    plain, result = error("plain.tif", sample.msi)
+    assert "disagree" not in result.output
+    kept, result = error("kept.tif", msi, "--quality")
+    assert "HSI and MSI disagree on" in result.output
+    assert "no fit uses those" in result.output
+    with rasterio.open(tmp_path / "kept_quality.tif") as src:
+        changed = (src.read(1) & 16) > 0
+    assert changed[binary_erosion(cloud, iterations=4)].mean() > 0.8
+    assert changed[clear].mean() < 0.01
+    monkeypatch.setattr("csakd_geo.job.set_aside", lambda pair, response, _: (pair, response, 0.0))
+    naive, _ = error("naive.tif", msi)
+    assert kept < plain + 0.4 * (naive - plain)
+
+
+def test_where_most_disagrees_nothing_is_the_exception(sample: SimulatedPaths) -> None:
+    from csakd_geo.draft import draft_job
+    from csakd_geo.options import make_options
+    from csakd_geo.quality import set_aside, unchanged
+    from csakd_geo.response import estimate_response
+
+    pair = draft_job(sample.hsi, sample.msi, make_options({})).scene.sample()
+    response = estimate_response(pair)
+
+    def never(_: object) -> None:
+        raise AssertionError("it was estimated again")
+
+    assert set_aside(pair, response, never)[0] is pair
+    block = pair.blocks[0]
+    msi = block.msi.copy()
+    y, x = np.mgrid[: msi.shape[1], : msi.shape[2]] // pair.ratio % 4  # 2 x 2 of 4 x 4 HSI pixels
+    msi[:, (y < 2) & (x < 2)] += 4 * msi.std()
+    other = replace(pair, blocks=(replace(block, msi=msi),))
+    assert unchanged(other, response).pixels < 0.9 * pair.pixels
+    rest, found, share = set_aside(other, response, estimate_response)
+    assert rest is other
+    assert found is response
+    assert share == 0

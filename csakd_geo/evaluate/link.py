@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from csakd_geo.grid import lay_grid
 from csakd_geo.io import Source, open_source
 from csakd_geo.io.axes import read_wavelengths
 from csakd_geo.pair import Pair
+from csakd_geo.quality import set_aside
 from csakd_geo.response import Response, estimate_response
 from csakd_geo.spectral import parse_bands
 from csakd_geo.tiling import Window
@@ -157,11 +159,12 @@ def link_product(
     kept.sort(key=lambda pair: _nm(fused, pair[0]))
     bands, places = np.array(kept, dtype=np.intp).T
     psf, pair = product_psf(facts), scene.sample()
+    _, response, _ = set_aside(pair, estimate_response(pair, psf=psf), partial(estimate_response, psf=psf))
     return Link(
         fused,
         scene,
         psf,
-        estimate_response(pair, psf=psf),
+        response,
         bands,
         places,
         explained_bands(pair, psf)[places],

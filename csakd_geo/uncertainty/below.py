@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from csakd_geo.degrade import PSF, finer, upsample
 from csakd_geo.methods.base import Fitted, Method
 from csakd_geo.pair import Block, Pair, degrade_pair
-from csakd_geo.quality import fit_agreement
+from csakd_geo.quality import unchanged
 from csakd_geo.response import Response, robust_misfit
 from csakd_geo.uncertainty.law import Uncertainty, find_activity, find_detail, fit_law, spread_of
 
@@ -104,7 +104,7 @@ def try_below(
     The fit itself is that of the full resolution: one level down a small pair has too few pixels to fit anew.
     """
     psf = response.psf
-    pieces = _pieces(_unchanged(pair, response))
+    pieces = _pieces(unchanged(pair, response))  # what changed is no error of the method
     if sum(int(piece.valid.sum()) for piece in pieces) < _LEAST:
         return None
     lower, truths = degrade_pair(replace(pair, blocks=tuple(pieces)), psf)
@@ -138,13 +138,6 @@ def try_below(
 
 def _positive(spread: FloatArray) -> FloatArray:
     return np.asarray(np.maximum(spread, 1e-9 * max(float(spread.max()), 1e-30)).astype(float))
-
-
-def _unchanged(pair: Pair, response: Response) -> Pair:
-    """The pair without the pixels where its images disagree: what changed is no error of the method."""
-    agreement = fit_agreement(pair, response)
-    blocks = [replace(b, valid=b.valid & ~agreement.changed(b.hsi, b.msi, b.valid)) for b in pair.blocks]
-    return replace(pair, blocks=tuple(blocks))
 
 
 def _pieces(pair: Pair) -> list[Block]:
