@@ -22,6 +22,7 @@ from csakd_geo.io import open_source
 from csakd_geo.io.cog import RasterSpec, write_cog
 from csakd_geo.io.encoding import Encoding
 from csakd_geo.metrics import score
+from csakd_geo.simulate import SimulatedPaths
 from csakd_geo.spectral import SpectralAxis
 from csakd_geo.tiling import Window
 
@@ -287,3 +288,12 @@ def test_a_cube_in_memory_has_the_scores_of_its_file(tmp_path: Path) -> None:
     assert ours["per_msi_band"]["d_s"] == pytest.approx(theirs["per_msi_band"]["d_s"], abs=1e-6)
     with pytest.raises(InputError, match=r"does not say how it was made \(method, ratio"):
         evaluate_pair(cube.drop_attrs(), pair.hsi, pair.msi)
+
+
+@pytest.mark.parametrize("method", ["coupled-map", "csakd"])
+def test_a_product_agrees_with_both_inputs_within_their_noise(method: str, sample: SimulatedPaths) -> None:
+    cube = csakd_geo.fuse(sample.hsi, sample.msi, method=method).load()
+    found = evaluate_pair(cube, sample.hsi, sample.msi).consistency
+    assert 0.7 < found.over_noise < 1.0, "less than 0.9 of the noise is copied noise, more is lost signal"
+    assert found.msi is not None
+    assert (found.msi.relative < 0.0125).all(), "the sample's MSI has noise of 1 % (40 dB)"
