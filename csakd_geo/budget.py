@@ -20,7 +20,7 @@ from csakd_geo.response import estimate_response
 from csakd_geo.threads import one_blas_thread
 from csakd_geo.tiling import Window, align
 
-_SUPERTILE, _NETWORK_SUPERTILE = 1024, 512  # MSI pixels; coarse streams of a larger one leave the cache
+_SUPERTILE = 1024  # MSI pixels
 _TILE, _NETWORK_TILE = 512, 256  # MSI pixels: of a method, of a network's fine streams, which fit the cache
 _LEAST_TILE = 64  # MSI pixels
 _CUBE_BYTES = 400e6  # largest super-tile cube, as stored
@@ -104,8 +104,7 @@ def pick_cutting(scene: Scene, method: Method, options: FuseOptions, *, bands: i
     if options.supertile:
         supertile = -(-align(options.supertile, r) // tile) * tile
     else:
-        largest = _NETWORK_SUPERTILE if network else _SUPERTILE
-        side = min(largest, int(np.sqrt(_CUBE_BYTES / ((4 if blended else size) * bands))))
+        side = min(_SUPERTILE, int(np.sqrt(_CUBE_BYTES / ((4 if blended else size) * bands))))
         supertile = max(1, side // (tile * r)) * tile
     cutting = Cutting(tile, supertile, bands, size, blended, network and _may_use_openvino(options))
     if options.memory is None:

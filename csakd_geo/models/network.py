@@ -88,8 +88,7 @@ class DualTwoStream(nn.Module):
     def coarse(self, hsi: Tensor, msi: Tensor) -> tuple[Tensor, Tensor]:
         """Run the two coarse streams: x1 (hsi alone) and x3 (both), each (n, features, y, x)."""
         self._check(hsi, msi)
-        x3 = self.mhfeat(_activate(convolve_parts(self.mhconv1, hsi, shrink(msi, hsi))))
-        return self._hsi_stream(hsi), x3
+        return self.hsi_stream(hsi), self.shrunk_stream(hsi, msi)
 
     def fine(
         self,
@@ -146,13 +145,19 @@ class DualTwoStream(nn.Module):
         self._check(hsi, msi)
         rows, columns = core or (slice(None), slice(None))
         with torch.no_grad():
-            x1 = enlarge(self._hsi_stream(hsi), msi)[:, :, rows, columns]
+            x1 = enlarge(self.hsi_stream(hsi), msi)[:, :, rows, columns]
             x2 = self._msi_stream(msi)[:, :, rows, columns]
             return fuser.sums(x1, x2)
 
-    def _hsi_stream(self, hsi: Tensor) -> Tensor:
+    def hsi_stream(self, hsi: Tensor) -> Tensor:
+        """The stream x1 (n, features, y, x) of the HSI alone."""
         x1: Tensor = self.hfeat(_activate(self.hconv1(hsi)))
         return x1
+
+    def shrunk_stream(self, hsi: Tensor, msi: Tensor) -> Tensor:
+        """The stream x3 (n, features, y, x) of the HSI and the shrunk MSI."""
+        x3: Tensor = self.mhfeat(_activate(convolve_parts(self.mhconv1, hsi, shrink(msi, hsi))))
+        return x3
 
     def _msi_stream(self, msi: Tensor) -> Tensor:
         x2: Tensor = self.mfeat(_activate(self.mconv1(msi)))

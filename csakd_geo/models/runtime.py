@@ -96,12 +96,15 @@ class TorchRuntime:
         """See :class:`Runtime`."""
         import torch
 
+        from .winograd import Winograd
+
+        last = hsi.contiguous(memory_format=torch.channels_last)
         with self._precision():
-            x1, x3 = self.network.coarse(
-                hsi.contiguous(memory_format=torch.channels_last),
-                msi.contiguous(memory_format=torch.channels_last),
-            )
-        return x1, x3
+            x1 = self.network.hsi_stream(last)  # nearly all of it in groups, for which there is no other way
+            if not self.winograd:
+                return x1, self.network.shrunk_stream(last, msi.contiguous(memory_format=torch.channels_last))
+        with Winograd():
+            return x1, self.network.shrunk_stream(hsi.contiguous(), msi.contiguous())
 
     def fine(
         self, hsi: Tensor, msi: Tensor, x1: Tensor, x3: Tensor, base: Tensor | None, matrices: Tensor | None
