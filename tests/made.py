@@ -177,7 +177,7 @@ def official_model(path: Path, *, bands: int, msi_bands: int, **changes: Any) ->
     return path
 
 
-def subspace_model(path: Path, *, gain: float = 100.0, seed: int = 0, **changes: Any) -> Path:
+def subspace_model(path: Path, *, gain: float = 300.0, seed: int = 0, **changes: Any) -> Path:
     """A random bundle of the residual subspace form with real cross attention.
 
     Its last layer is ``gain`` times what training starts from, so that its residual counts.

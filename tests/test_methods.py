@@ -338,7 +338,7 @@ def test_a_network_refines_its_base_in_tiles_as_in_the_whole(tmp_path: Path, sta
         network.last.weight.mul_(1000)  # untrained, but loud
     path = tmp_path / "model.safetensors"
     save_model(path, network, ModelCard(name="m", network=config, form="subspace", base="coupled-map"))
-    c = case(land(bands=12, height=120, width=120, seed=8), ratio=3, fwhm=4.0, dy=0.6)
+    c = case(land(bands=12, height=240, width=240, seed=8), ratio=3, fwhm=4.0, dy=0.6)
     method = CSAKD(path, statistics=statistics)
     fitted = method.fit(c.pair, c.response)
     at_once = method.apply(fitted, c.hsi, c.msi)
@@ -348,7 +348,8 @@ def test_a_network_refines_its_base_in_tiles_as_in_the_whole(tmp_path: Path, sta
     assert np.isfinite(at_once).all()
     changed = rmse(at_once, base)
     assert changed > 1e-4
-    tiled = in_tiles(method, fitted, c.hsi, c.msi, ratio=3, tile=10)
+    tiled = in_tiles(method, fitted, c.hsi, c.msi, ratio=3, tile=20)
+    assert 20 + 2 * fitted.halo < 80, "tiles see all of the scene"
     off = rmse(tiled, at_once) / float(np.sqrt(np.square(at_once).mean()))
     if statistics == "scene":
         assert off <= 1e-5

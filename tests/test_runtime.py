@@ -55,7 +55,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-    network_work._batches.clear()
+    network_work._sizes.clear()
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_a_batch_that_does_not_fit_is_halved(
     expected = fused(job)
     small = Small(job.choice.method.runtime(4), room=3)  # type: ignore[attr-defined]
     monkeypatch.setattr(type(job.choice.method), "runtime", lambda *_: small)
-    network_work._batches["cpu"] = 8
+    network_work._sizes["cpu"] = 8
     assert made.relative(fused(job), expected) <= 1e-6
     assert small.sizes[:3] == [8, 4, 2]
     assert max(small.sizes[2:]) == 2  # and no larger one is tried again

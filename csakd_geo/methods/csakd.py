@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csakd_geo.degrade import apply_srf
 from csakd_geo.errors import ModelError
+from csakd_geo.methods.agreeing import Agreeing
 from csakd_geo.methods.base import Fitted, Work
 from csakd_geo.methods.network_form import image_inputs, network_inputs, network_output, output_map, prepare
+from csakd_geo.methods.subspace import Subspace
 from csakd_geo.pair import Pair
 from csakd_geo.response import Response
 
@@ -107,7 +110,13 @@ class CSAKD:
                 statistics=attention_sums(fitted),
             )
         weight, level = output_map(model.card, fitted, hsi if anew else None)
-        return network_output(weight, level, output[0].float().cpu().numpy(), seen.rest)
+        answer = output[0].float().cpu().numpy()
+        cube = network_output(weight, level, answer, seen.rest)
+        agreeing = Agreeing.of(model.card, fitted)
+        if agreeing is not None:
+            coordinates = Subspace.of(agreeing.inner).project(cube)
+            cube += apply_srf(agreeing.step(hsi, msi, coordinates), agreeing.basis)
+        return cube
 
     def begin(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray, rows: Sequence[int]) -> Work:
         """Base and coarse streams of a super-tile; see :class:`csakd_geo.methods.base.TwoStage`."""

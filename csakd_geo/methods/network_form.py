@@ -18,7 +18,7 @@ from csakd_geo.degrade import apply_srf
 from csakd_geo.errors import ModelError
 from csakd_geo.methods.base import Fitted
 from csakd_geo.methods.linear import predict, regress
-from csakd_geo.methods.subspace import CoupledMAP, Subspace, pair_subspace
+from csakd_geo.methods.subspace import REACH, CoupledMAP, Subspace, pair_subspace, tightened
 from csakd_geo.pair import Pair
 from csakd_geo.response import Response
 
@@ -30,6 +30,8 @@ FloatArray = NDArray[np.floating]
 _EDGE = 2  # LR pixels on top of the wider of the base's and the network's halo
 _BASES = {CoupledMAP.name: CoupledMAP}
 _OWN = "subspace"  # prefix of a fit's arrays
+AGREE = "agree"  # prefix of what draws an answer to the images
+_SHARE = 0.3  # of the covariance of the base's prior errors: what a network's are taken to have
 _LEAST_SCALE = 0.1  # brightness of a scene over its domain's, at least, and its inverse at most
 
 
@@ -57,6 +59,9 @@ def prepare(card: ModelCard, pair: Pair, response: Response, *, seed: int = 0) -
     inner = base.fit(pair, response, seed=seed) if base is not None else None
     arrays = _scaling(card, pair, response) if card.form == "bands" else _mapping(card, pair, response, inner)
     halo = card.halo if inner is None else max(inner.halo, card.halo) + _EDGE
+    if inner is not None and card.form != "bands":  # where every band of every answer would have to be held
+        halo += inner.psf.halo + REACH
+        arrays |= dict(zip((f"{AGREE}.values", f"{AGREE}.rotation"), tightened(inner, _SHARE), strict=True))
     near = min(halo, -(-card.halo // pair.ratio))  # a stream forgets after so many pixels of its own grid
     fitted = Fitted("csakd", response.psf, halo, arrays, near=near)
     if inner is not None:

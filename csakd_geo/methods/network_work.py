@@ -7,9 +7,9 @@ batch is halved and the tiles are done again. On the CPU the same code runs one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,10 +18,12 @@ from torch import Tensor
 
 from csakd_geo.errors import OutputError
 from csakd_geo.io.encoding import Encoding
+from csakd_geo.methods.agreeing import Agreeing
 from csakd_geo.methods.base import Cut, Fitted
 from csakd_geo.methods.csakd import attention_sums
 from csakd_geo.methods.network_form import base_coordinates, base_map, image_inputs, output_map
 from csakd_geo.models.runtime import Runtime, attention_matrices, turn
+from csakd_geo.threads import one_blas_thread
 from csakd_geo.tiling import Window
 
 if TYPE_CHECKING:
@@ -29,13 +31,15 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.floating]
 
+_Found = TypeVar("_Found")
 _Leaving = tuple[Tensor, Tensor, Any]  # values, number of clipped ones, and on a GPU when they are here
 
 #: Tiles at once on a GPU, as long as they fit.
 BATCH = 8
 _STORED = {"int16": torch.int16, "uint16": torch.int32, "float32": torch.float32}
 _IN_CACHE = 1 << 18  # values that are turned into spectra and encoded at a time on a CPU
-_batches: dict[str, int] = {}  # per device, what was found to fit
+_NONE: NDArray[np.bool_] = np.zeros((0, 0), bool)
+_sizes: dict[str, int] = {}  # per device, what was found to fit
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +55,8 @@ class Spectra:
         Weight (K or band, k) and level (K or band, 1) of what the network sees of the base.
     rest : bool
         Whether z joins the answer.
+    steps : bool
+        Whether a step joins it.
     rows : list of int
         The bands that are wanted.
     """
@@ -59,29 +65,33 @@ class Spectra:
     level: Tensor
     seen: tuple[Tensor, Tensor] | None = None
     rest: bool = False
+    steps: bool = False
     rows: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, model: Model, fitted: Fitted, rows: Sequence[int], device: str) -> Spectra:
-        """For a model, its fit and the bands that are wanted."""
+    def of(
+        cls, model: Model, fitted: Fitted, rows: Sequence[int], device: str, agreeing: Agreeing | None
+    ) -> Spectra:
+        """For a model, its fit, the bands that are wanted, and what joins the answer."""
         picked = list(rows)
         weight, level = output_map(model.card, fitted)
         level = level[picked]
-        if weight.ndim:
-            weight = weight[picked]
         mapped = base_map(model.card, fitted)
+        rest = mapped is not None and mapped.rest_weight is not None
 
         def put(array: FloatArray) -> Tensor:
             return torch.tensor(np.asarray(array, np.float32), device=device)
 
-        if mapped is None:
-            return cls(put(weight), put(level[:, None]), rows=picked)
-        seen = (put(mapped.weight), put(mapped.level[:, None]))
-        if mapped.rest_weight is None or mapped.rest_level is None:
-            return cls(put(weight), put(level[:, None]), seen, rows=picked)
-        joined = np.concatenate([weight, mapped.rest_weight[picked]], axis=1)
-        level = level + mapped.rest_level[picked]
-        return cls(put(joined), put(level[:, None]), seen, rest=True, rows=picked)
+        if weight.ndim:
+            columns = [weight[picked]]
+            if mapped is not None and mapped.rest_weight is not None and mapped.rest_level is not None:
+                columns.append(mapped.rest_weight[picked])
+                level = level + mapped.rest_level[picked]
+            if agreeing is not None:
+                columns.append(agreeing.basis[picked])
+            weight = np.concatenate(columns, axis=1)
+        seen = None if mapped is None else (put(mapped.weight), put(mapped.level[:, None]))
+        return cls(put(weight), put(level[:, None]), seen, rest, agreeing is not None, picked)
 
     def base(self, z: Tensor) -> Tensor | None:
         """What the network sees of the base, (n, K or band, y, x), from z (n, k, y, x)."""
@@ -91,14 +101,16 @@ class Spectra:
         seen: Tensor = torch.baddbmm(level, weight.expand(len(z), -1, -1), z.flatten(2))
         return seen.view(len(z), -1, *z.shape[2:])
 
-    def of_answer(self, answer: Tensor, z: Tensor | None, part: slice) -> Tensor:
-        """Spectra (band, y, x) of some of the bands, from one tile's answer (K or band, y, x)."""
+    def of_answer(self, answer: Tensor, z: Tensor | None, step: Tensor | None, part: slice) -> Tensor:
+        """Spectra (band, y, x) of some of the bands, from one tile's answer (K or band, y, x), base and step."""
         if self.weight.ndim == 0:
             rows = self.rows[part]
             first, last = rows[0], rows[-1]
             chosen = answer[first : last + 1] if last - first == len(rows) - 1 else answer[rows]
             return torch.addcmul(self.level[part, :, None], chosen, self.weight)
-        joined = answer if z is None or not self.rest else torch.cat((answer, z))
+        joined = torch.cat(
+            [answer, *([z] if self.rest and z is not None else []), *([] if step is None else [step])]
+        )
         spectra: Tensor = torch.addmm(self.level[part], self.weight[part], joined.flatten(1))
         return spectra.view(-1, *answer.shape[1:])
 
@@ -138,6 +150,19 @@ def encode(values: Tensor, encoding: Encoding) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Drawn:
+    """Answers (K, ry, rx) and steps (k, ry, rx) over an area in LR pixels."""
+
+    area: Window
+    answers: Tensor
+    step: Tensor
+
+    def at(self, tensor: Tensor, cut: Cut, ratio: int) -> Tensor:
+        """The part of a tensor that is kept of a tile."""
+        return tensor[:, *cut.kept.scaled(ratio).slices(self.area.scaled(ratio))].contiguous()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class NetworkWork:
     """A super-tile that is begun; all tensors on the runtime's device.
 
@@ -153,6 +178,9 @@ class NetworkWork:
     z : Tensor (1, k, ry, rx) or None
         The base's coordinates.
     matrices : Tensor or None
+    images : tuple of ndarray (band, y, x), (msi_band, ry, rx)
+        As they are.
+    agreeing : Agreeing or None
     """
 
     runtime: Runtime
@@ -163,6 +191,8 @@ class NetworkWork:
     coarse: tuple[Tensor, Tensor]
     z: Tensor | None
     matrices: Tensor | None
+    images: tuple[FloatArray, FloatArray]
+    agreeing: Agreeing | None
     _side: Any = field(default=None)
 
     @classmethod
@@ -177,6 +207,7 @@ class NetworkWork:
     ) -> NetworkWork:
         """Inputs, base and coarse streams of a super-tile, hsi (band, y, x) and msi (msi_band, ry, rx)."""
         device = runtime.device
+        agreeing = Agreeing.of(model.card, fitted)
         seen, z = image_inputs(model.card, fitted, hsi, msi), base_coordinates(model.card, fitted, hsi, msi)
         with turn, torch.inference_mode():
             low, high = _send(seen.hsi, device), _send(seen.msi, device)
@@ -184,74 +215,131 @@ class NetworkWork:
             matrices = attention_matrices(model, attention_sums(fitted))
         return cls(
             runtime,
-            Spectra.of(model, fitted, rows, device),
+            Spectra.of(model, fitted, rows, device, agreeing),
             fitted.psf.ratio,
             low,
             high,
             coarse,
             None if z is None else _send(z, device),
             None if matrices is None else matrices.to(device),
+            (hsi, msi),
+            agreeing,
             torch.cuda.Stream(device) if device.startswith("cuda") else None,
         )
 
     def fuse(self, cuts: Sequence[Cut], encoding: Encoding | None) -> Iterator[tuple[NDArray[Any], int]]:
         """See :class:`csakd_geo.methods.base.Work`."""
-        device, k = self.runtime.device, 0
+        drawn = self._draw(cuts)
+
+        def run(group: Sequence[Cut]) -> list[_Leaving]:
+            return [self._leave(*one) for one in self._values(group, drawn, encoding)]
+
         waiting: list[_Leaving] = []
+        for found in self._batches(cuts, run):
+            yield from (_arrived(one, encoding) for one in waiting)
+            waiting = found  # come over while the next batch runs
+        yield from (_arrived(one, encoding) for one in waiting)
+
+    def _batches(self, cuts: Sequence[Cut], run: Callable[[Sequence[Cut]], _Found]) -> Iterator[_Found]:
+        """Run batches of tiles that fit the device's memory."""
+        device, k = self.runtime.device, 0
         while k < len(cuts):
-            size = _batches.get(device, 1 if device == "cpu" else BATCH)
-            group = _alike(cuts[k : k + size])
+            group = _alike(cuts[k : k + _sizes.get(device, 1 if device == "cpu" else BATCH)])
             try:
                 with turn, torch.inference_mode():
-                    found = [self._leave(*one) for one in self._batch(group, encoding)]
+                    found = run(group)
             except torch.OutOfMemoryError as error:
                 if len(group) == 1:
                     raise OutputError(
                         f"One tile does not fit into the memory of device {device}; choose a smaller --tile."
                     ) from error
-                _batches[device] = len(group) // 2
+                _sizes[device] = len(group) // 2
                 if device.startswith("cuda"):
                     torch.cuda.empty_cache()
                 continue
             k += len(group)
-            yield from (_arrived(one, encoding) for one in waiting)
-            waiting = found  # come over while the next batch runs
-        yield from (_arrived(one, encoding) for one in waiting)
+            yield found
 
-    def _batch(self, cuts: Sequence[Cut], encoding: Encoding | None) -> list[tuple[Tensor, Tensor]]:
-        """Fuse tiles of one size: their kept values and numbers of clipped ones, on the device."""
+    def _answers(self, cuts: Sequence[Cut]) -> list[Tensor]:
+        """The network's answers (K or band, ry, rx) over what is kept of tiles of one size."""
         r, windows = self.ratio, [cut.window for cut in cuts]
         fine = [window.scaled(r) for window in windows]
-        z = None if self.z is None else _stack(self.z, fine)
         answers = self.runtime.fine(
             _stack(self.hsi, windows),
             _stack(self.msi, fine),
             _stack(self.coarse[0], windows),
             _stack(self.coarse[1], windows),
-            None if z is None else self.spectra.base(z),
+            None if self.z is None else self.spectra.base(_stack(self.z, fine)),
             self.matrices,
         )
+        places = [cut.kept.scaled(r).slices(cut.window.scaled(r)) for cut in cuts]
+        return [answer[:, *place].contiguous() for answer, place in zip(answers, places, strict=True)]
+
+    def _draw(self, cuts: Sequence[Cut]) -> _Drawn | None:
+        """All answers, with those around that steps depend on, and the steps, where the network is drawn."""
+        if self.agreeing is None or self.z is None or not cuts:
+            return None
+        r, whole = self.ratio, Window(0, 0, *self.hsi.shape[2:])
+        area = _around([cut.kept for cut in cuts]).grown(self.agreeing.reach).intersect(whole)
+        rows, columns = (min(max(one[axis]) for one in map(_margins, cuts)) for axis in (0, 1))
+        height = _even(area.height, max(cut.kept.height for cut in cuts))
+        width = _even(area.width, max(cut.kept.width for cut in cuts))
+        parts = [
+            Cut(
+                _moved_inward(Window(y - rows, x - columns, height + 2 * rows, width + 2 * columns), whole),
+                Window(y, x, height, width).intersect(area),
+                _NONE,
+            )
+            for y in range(area.row, area.row + area.height, height)
+            for x in range(area.col, area.col + area.width, width)
+        ]
+
+        def run(group: Sequence[Cut]) -> list[tuple[Cut, Tensor]]:
+            return list(zip(group, self._answers(group), strict=True))
+
+        fine = area.scaled(r)
+        answers = torch.empty((self.agreeing.answer.shape[1], fine.height, fine.width), device=self.z.device)
+        for found in self._batches(parts, run):
+            for cut, answer in found:
+                answers[:, *cut.kept.scaled(r).slices(fine)] = answer
+        hsi, msi = self.images
+        z = self.z[0][:, *fine.slices()]
+        with one_blas_thread():
+            coordinates = self.agreeing.coordinates(answers.cpu().numpy(), z.cpu().numpy())
+            step = self.agreeing.step(hsi[:, *area.slices()], msi[:, *fine.slices()], coordinates)
+        return _Drawn(area, answers, torch.from_numpy(step).to(answers.device))
+
+    def _values(
+        self, cuts: Sequence[Cut], drawn: _Drawn | None, encoding: Encoding | None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Kept values of tiles of one size and numbers of clipped ones, on the device."""
+        r = self.ratio
+        answers = self._answers(cuts) if drawn is None else [drawn.at(drawn.answers, cut, r) for cut in cuts]
         results = []
-        for i, cut in enumerate(cuts):
-            place = cut.kept.scaled(r).slices(cut.window.scaled(r))
-            answer = answers[i][:, *place].contiguous()
-            known = None if z is None else z[i][:, *place].contiguous()
-            results.append(self._finished(answer, known, cut.valid, encoding))
+        for cut, answer in zip(cuts, answers, strict=True):
+            z = None if self.z is None else self.z[0][:, *cut.kept.scaled(r).slices()].contiguous()
+            step = None if drawn is None else drawn.at(drawn.step, cut, r)
+            results.append(self._finished(answer, z, step, cut.valid, encoding))
         return results
 
     def _finished(
-        self, answer: Tensor, z: Tensor | None, valid: NDArray[np.bool_], encoding: Encoding | None
+        self,
+        answer: Tensor,
+        z: Tensor | None,
+        step: Tensor | None,
+        valid: NDArray[np.bool_],
+        encoding: Encoding | None,
     ) -> tuple[Tensor, Tensor]:
         """Values of one tile, all bands at once on a GPU and few at a time, in the cache, on a CPU."""
         bands = len(self.spectra.rows)
-        step = bands if answer.device.type != "cpu" else max(1, _IN_CACHE // valid.size)
+        many = bands if answer.device.type != "cpu" else max(1, _IN_CACHE // valid.size)
         missing = None if valid.all() else torch.from_numpy(~valid).to(answer.device)
         kind = torch.float32 if encoding is None else _STORED[encoding.dtype]
         out = torch.empty((bands, *valid.shape), dtype=kind, device=answer.device)
         clipped = torch.zeros((), dtype=torch.int64, device=answer.device)
-        for start in range(0, bands, step):
-            part = slice(start, min(start + step, bands))
-            values = self.spectra.of_answer(answer, z, part)
+        for start in range(0, bands, many):
+            part = slice(start, min(start + many, bands))
+            values = self.spectra.of_answer(answer, z, step, part)
             if missing is not None:
                 values.masked_fill_(missing, np.nan)
             if encoding is None:
@@ -289,6 +377,33 @@ def _alike(cuts: Sequence[Cut]) -> Sequence[Cut]:
         if (cut.window.height, cut.window.width) != (first.height, first.width):
             return cuts[:k]
     return cuts
+
+
+def _even(size: int, most: int) -> int:
+    """Length of equal pieces of at most ``most``."""
+    return -(-size // -(-size // most))
+
+
+def _moved_inward(window: Window, whole: Window) -> Window:
+    """A window of the same size inside another one, as far as it fits."""
+    height, width = min(window.height, whole.height), min(window.width, whole.width)
+    row = min(max(window.row, 0), whole.height - height)
+    return Window(row, min(max(window.col, 0), whole.width - width), height, width)
+
+
+def _margins(cut: Cut) -> tuple[tuple[int, int], tuple[int, int]]:
+    """LR pixels that a tile sees above and below, left and right of what is kept of it."""
+    seen, kept = cut.window, cut.kept
+    rows = kept.row - seen.row, seen.row + seen.height - kept.row - kept.height
+    columns = kept.col - seen.col, seen.col + seen.width - kept.col - kept.width
+    return rows, columns
+
+
+def _around(windows: Sequence[Window]) -> Window:
+    """The smallest rectangle that holds all."""
+    row, col = min(w.row for w in windows), min(w.col for w in windows)
+    bottom, right = max(w.row + w.height for w in windows), max(w.col + w.width for w in windows)
+    return Window(row, col, bottom - row, right - col)
 
 
 def _stack(tensor: Tensor, windows: Sequence[Window]) -> Tensor:

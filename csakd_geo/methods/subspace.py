@@ -32,7 +32,7 @@ FloatArray = NDArray[np.floating]
 
 COMPONENTS = 10  # that a network sees
 KEPT = 14  # that the MAP estimates solve for (benchmarks/quality.py)
-_HALO = 6  # LR pixels after which the inverse on the LR grid has decayed
+REACH = 6  # LR pixels after which the inverse on the LR grid has decayed
 _UNKNOWN = 0.1  # error variance of a prior that cannot be tried one level down, over the HSI's own
 _LEAST = 0.1  # least deviation of a coordinate, in units of the noise
 
@@ -177,7 +177,7 @@ class _MAP:
         fitted = Fitted(
             self.name,
             psf,
-            max(f.halo for f in fits) + psf.halo + _HALO,
+            max(f.halo for f in fits) + psf.halo + REACH,
             {
                 **subspace.arrays(),
                 "sense": sense.astype(np.float32),
@@ -229,17 +229,43 @@ class _MAP:
 
     def coordinates(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray) -> FloatArray:
         """The solution in the subspace, ``(K, y, x)``."""
-        a, psf, subspace = fitted.arrays, fitted.psf, Subspace.of(fitted)
+        a, subspace = fitted.arrays, Subspace.of(fitted)
         estimates = [
             weight[:, None, None] * prior.coordinates(fitted.inner(prior.name), subspace, hsi, msi)
             for prior, weight in zip(self.priors, a["blend"], strict=True)
         ]
         z = np.asarray(np.sum(estimates, axis=0))
-        left_hsi = subspace.project(hsi) - degrade(z, psf)
-        left_msi = msi / a["misfit"][:, None, None] - a["level"][:, None, None] - apply_srf(z, a["sense"])
-        right = apply_srf(left_msi, a["sense"].T) + adjoint(left_hsi, psf)
-        step = _solve(apply_srf(right, a["rotation"].T), a["values"], psf)
-        return np.asarray(z + apply_srf(step, a["rotation"]))
+        return np.asarray(z + step_from(fitted, hsi, msi, z, a["values"], a["rotation"]))
+
+
+def step_from(
+    fitted: Fitted, hsi: FloatArray, msi: FloatArray, z: FloatArray, values: FloatArray, rotation: FloatArray
+) -> FloatArray:
+    """From a prior estimate z (K, ry, rx) to the MAP estimate.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        Of a MAP method.
+    hsi, msi : ndarray (band, y, x), (msi_band, ry, rx)
+    z : ndarray (K, ry, rx)
+    values, rotation : ndarray (K,), (K, K)
+        ``G'G + P^-1``, diagonalised.
+    """
+    a, psf, subspace = fitted.arrays, fitted.psf, Subspace.of(fitted)
+    left_hsi = subspace.project(hsi) - degrade(z, psf)
+    left_msi = msi / a["misfit"][:, None, None] - a["level"][:, None, None] - apply_srf(z, a["sense"])
+    right = apply_srf(left_msi, a["sense"].T) + adjoint(left_hsi, psf)
+    return apply_srf(_solve(apply_srf(right, rotation.T), values, psf), rotation)
+
+
+def tightened(fitted: Fitted, share: float) -> tuple[FloatArray, FloatArray]:
+    """Values and rotation of :func:`step_from` for a prior whose errors have a share of this one's covariance."""
+    a = {name: fitted.arrays[name].astype(np.float64) for name in ("values", "rotation", "sense")}
+    sensed = a["sense"].T @ a["sense"]
+    precision = (a["rotation"] * a["values"]) @ a["rotation"].T - sensed
+    values, rotation = np.linalg.eigh(sensed + precision / share)
+    return values.astype(np.float32), rotation.astype(np.float32)
 
 
 def _blend(truth: FloatArray, estimates: FloatArray) -> FloatArray:
