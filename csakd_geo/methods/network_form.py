@@ -31,7 +31,7 @@ _EDGE = 2  # LR pixels on top of the wider of the base's and the network's halo
 _BASES = {CoupledMAP.name: CoupledMAP}
 _OWN = "subspace"  # prefix of a fit's arrays
 AGREE = "agree"  # prefix of what draws an answer to the images
-_SHARE = 0.3  # of the covariance of the base's prior errors: what a network's are taken to have
+_SHARE = 0.2  # of the covariance of the base's prior errors: what a network's are taken to have
 _LEAST_SCALE = 0.1  # brightness of a scene over its domain's, at least, and its inverse at most
 
 
