@@ -20,16 +20,20 @@ from csakd_geo.response import estimate_response
 from csakd_geo.threads import one_blas_thread
 from csakd_geo.tiling import Window, align
 
-_SUPERTILE = 1024  # MSI pixels
+_SUPERTILE, _BARE_SUPERTILE = (
+    1024,
+    512,
+)  # MSI pixels; the second of a network without base, which needs less context
 _TILE, _NETWORK_TILE = 512, 256  # MSI pixels: of a method, of a network's fine streams, which fit the cache
 _LEAST_TILE = 64  # MSI pixels
 _CUBE_BYTES = 400e6  # largest super-tile cube, as stored
 _BASE_BYTES = 650e6  # interpreter, libraries, torch
 _HALO = 14  # HSI pixels, typical
 _FIT, _BARE_FIT = 2.0, 1.5  # what a fit takes over its inputs, of a method and of a network without base
+_DRAWN = 60  # planes of a network's answers that are drawn to the images
 _CUBES, _PLANES = 2.5, 60  # float32 cubes of a tile that a method works with, and planes beside them
 _NEAR = 2  # HSI pixels of context that a network's tile sees, typical
-_STREAMS = 25  # float32 maps per feature that a network holds at its peak, with what convolutions unfold
+_STREAMS = 34  # float32 maps per feature that a network holds at its peak, with what convolutions unfold
 _GRAPH_BYTES = 800e6  # what is left of timing the graph runtimes beside torch
 _PROBE = 16  # HSI pixels per side of the patch that is timed
 _PLACES = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.75), (0.25, 0.75), (0.75, 0.25), (0, 0), (1, 1), (0, 1), (1, 0))
@@ -104,7 +108,11 @@ def pick_cutting(scene: Scene, method: Method, options: FuseOptions, *, bands: i
     if options.supertile:
         supertile = -(-align(options.supertile, r) // tile) * tile
     else:
-        side = min(_SUPERTILE, int(np.sqrt(_CUBE_BYTES / ((4 if blended else size) * bands))))
+        bare = isinstance(method, CSAKD) and method.card.base is None
+        side = min(
+            _BARE_SUPERTILE if bare else _SUPERTILE,
+            int(np.sqrt(_CUBE_BYTES / ((4 if blended else size) * bands))),
+        )
         supertile = max(1, side // (tile * r)) * tile
     cutting = Cutting(tile, supertile, bands, size, blended, network and _may_use_openvino(options))
     if options.memory is None:
@@ -151,7 +159,7 @@ def memory_of(scene: Scene, method: Method, cutting: Cutting) -> float:
     if isinstance(method, CSAKD):
         config = method.card.network
         near = min(cutting.tile + 2 * _NEAR, longest) * r
-        base = _PLANES * 4.0 * (seen * r) ** 2 if config.residual else 0.0
+        base = (_PLANES + _DRAWN) * 4.0 * (seen * r) ** 2 if config.residual else 0.0
         fit *= _FIT if config.residual else _BARE_FIT
         work = _GRAPH_BYTES * cutting.graph + base
         work += 4.0 * near**2 * (_STREAMS * config.features + 3 * config.bands + 2 * good)
