@@ -128,7 +128,9 @@ def test_clouds_in_the_msi_do_no_harm_elsewhere(share: float, made: Made, sound:
     msi = msi + 2e-3 * np.random.default_rng(1).standard_normal(msi.shape)
     got = run(made, tmp_path, msi=msi, at=~binary_dilation(mask, iterations=8))
     assert got.error < SAFE
-    few = share < 0.2  # clouds that are the exception are left out of the fits; others make the whole pair unsafe
+    few = (
+        share < 0.2
+    )  # clouds that are the exception are left out of the fits; others make the whole pair unsafe
     assert any(("no fit uses those" if few else "mask clouds") in line for line in got.said)
     assert (got.error < 2 * sound.error) == few
     assert np.nanmedian(got.sigma) > np.nanmedian(sound.sigma)
