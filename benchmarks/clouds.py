@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     given = parser.parse_args()
     bands, psf = get_sensor("aviris-paper-4").axis, PSF.nominal(RATIO)
+    losses = []
     print("| scene | cloud in | cover | no cloud | all pixels | set aside | left out |")
     print("|---|---|---:|---:|---:|---:|---:|")
     for name in SCENES:
@@ -82,9 +83,15 @@ def main() -> None:
                 images = (spoil(hsi, low), msi) if where == "HSI" else (hsi, spoil(msi, opacity))
                 pair = replace(without, blocks=(Block(*(i.astype(np.float32) for i in images), valid),))
                 (naive, _), (ours, left_out) = (fuse(pair, aside=aside) for aside in (False, True))
-                found = (psnr(fused, truth, clear) for fused in (plain, naive, ours))
+                found = [psnr(fused, truth, clear) for fused in (plain, naive, ours)]
+                losses.append([found[0] - found[1], found[0] - found[2]])
                 cells = " | ".join(f"{value:.2f}" for value in found)
                 print(f"| {name} | {where} | {share:.0%} | {cells} | {left_out:.0%} |", flush=True)
+    for label, lost in zip(("all pixels", "set aside"), np.transpose(losses), strict=True):
+        print(
+            f"{label}: {lost.mean():.1f} dB lost on average, {lost.max():.1f} at most, "
+            f"{np.count_nonzero(lost < 0.5)} of {lost.size} under 0.5"
+        )
 
 
 if __name__ == "__main__":

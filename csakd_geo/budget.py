@@ -20,10 +20,8 @@ from csakd_geo.response import estimate_response
 from csakd_geo.threads import one_blas_thread
 from csakd_geo.tiling import Window, align
 
-_SUPERTILE, _BARE_SUPERTILE = (
-    1024,
-    512,
-)  # MSI pixels; the second of a network without base, which needs less context
+_SUPERTILE = 1024  # MSI pixels
+_BARE_SUPERTILE = 512  # of a network without base, which needs less context
 _TILE, _NETWORK_TILE = 512, 256  # MSI pixels: of a method, of a network's fine streams, which fit the cache
 _LEAST_TILE = 64  # MSI pixels
 _CUBE_BYTES = 400e6  # largest super-tile cube, as stored

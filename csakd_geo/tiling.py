@@ -51,6 +51,22 @@ class Window:
         """The same rectangle with ``by`` cells more on every side."""
         return Window(self.row - by, self.col - by, self.height + 2 * by, self.width + 2 * by)
 
+    def moved_into(self, other: Window) -> Window:
+        """A rectangle of the same size inside another one, as far as it fits."""
+        height, width = min(self.height, other.height), min(self.width, other.width)
+        row = min(max(self.row, other.row), other.row + other.height - height)
+        col = min(max(self.col, other.col), other.col + other.width - width)
+        return Window(row, col, height, width)
+
+    def pieces(self, height: int, width: int) -> list[Window]:
+        """Rectangles of one size, at most ``height`` x ``width``, that cover it; the last may reach out of it."""
+        height, width = (-(-n // -(-n // most)) for n, most in ((self.height, height), (self.width, width)))
+        return [
+            Window(y, x, height, width)
+            for y in range(self.row, self.row + self.height, height)
+            for x in range(self.col, self.col + self.width, width)
+        ]
+
     @property
     def empty(self) -> bool:
         """Whether it holds no cell."""
@@ -142,10 +158,7 @@ class TilePlan:
 
     def seen(self, tiles: Sequence[Tile]) -> Window:
         """What a super-tile of these tiles is computed from: their windows and the context."""
-        windows = [tile.window for tile in tiles]
-        row, col = min(w.row for w in windows), min(w.col for w in windows)
-        bottom, right = max(w.row + w.height for w in windows), max(w.col + w.width for w in windows)
-        return Window(row, col, bottom - row, right - col).grown(self.context).intersect(self.frame)
+        return around([tile.window for tile in tiles]).grown(self.context).intersect(self.frame)
 
     def weights(self, tile: Tile) -> tuple[FloatArray, FloatArray]:
         """Blend weights of a tile's kept part along y and x in HR pixels.
@@ -184,6 +197,13 @@ class TilePlan:
             rise = ramp_values((position - edge * r + half + 0.5) / (2 * half), self.blend)
             weights *= rise if rising else np.float32(1) - rise
         return weights
+
+
+def around(windows: Sequence[Window]) -> Window:
+    """The smallest rectangle that holds all."""
+    row, col = min(w.row for w in windows), min(w.col for w in windows)
+    bottom, right = max(w.row + w.height for w in windows), max(w.col + w.width for w in windows)
+    return Window(row, col, bottom - row, right - col)
 
 
 def ramp_values(t: FloatArray, blend: Blend) -> FloatArray:

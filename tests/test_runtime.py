@@ -28,7 +28,7 @@ from csakd_geo.errors import InputError, ModelError, OutputError
 from csakd_geo.io.encoding import Encoding
 from csakd_geo.job import Job, fuse, prepare_job
 from csakd_geo.methods import csakd, network_work
-from csakd_geo.methods.network_work import encode
+from csakd_geo.methods.network_spectra import encode
 from csakd_geo.models import bundled_models, load_model
 from csakd_geo.models.runtime import GraphRuntime, installed, open_runtime
 from csakd_geo.options import make_options

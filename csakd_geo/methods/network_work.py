@@ -21,10 +21,11 @@ from csakd_geo.io.encoding import Encoding
 from csakd_geo.methods.agreeing import Agreeing
 from csakd_geo.methods.base import Cut, Fitted
 from csakd_geo.methods.csakd import attention_sums
-from csakd_geo.methods.network_form import base_coordinates, base_map, image_inputs, output_map
+from csakd_geo.methods.network_form import base_coordinates, image_inputs
+from csakd_geo.methods.network_spectra import STORED, Spectra, encode
 from csakd_geo.models.runtime import Runtime, attention_matrices, turn
 from csakd_geo.threads import one_blas_thread
-from csakd_geo.tiling import Window
+from csakd_geo.tiling import Window, around
 
 if TYPE_CHECKING:
     from csakd_geo.models.checkpoint import Model
@@ -36,117 +37,9 @@ _Leaving = tuple[Tensor, Tensor, Any]  # values, number of clipped ones, and on 
 
 #: Tiles at once on a GPU, as long as they fit.
 BATCH = 8
-_STORED = {"int16": torch.int16, "uint16": torch.int32, "float32": torch.float32}
 _IN_CACHE = 1 << 18  # values that are turned into spectra and encoded at a time on a CPU
 _NONE: NDArray[np.bool_] = np.zeros((0, 0), bool)
 _sizes: dict[str, int] = {}  # per device, what was found to fit
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Spectra:
-    """From the network's answer and the base's coordinates to spectra: ``weight @ [answer, z] + level``.
-
-    Parameters
-    ----------
-    weight : Tensor (band, K + k)
-        Or () for a model of bands, whose answer is only scaled.
-    level : Tensor (band, 1)
-    seen : tuple of Tensor or None
-        Weight (K or band, k) and level (K or band, 1) of what the network sees of the base.
-    rest : bool
-        Whether z joins the answer.
-    steps : bool
-        Whether a step joins it.
-    rows : list of int
-        The bands that are wanted.
-    """
-
-    weight: Tensor
-    level: Tensor
-    seen: tuple[Tensor, Tensor] | None = None
-    rest: bool = False
-    steps: bool = False
-    rows: list[int] = field(default_factory=list)
-
-    @classmethod
-    def of(
-        cls, model: Model, fitted: Fitted, rows: Sequence[int], device: str, agreeing: Agreeing | None
-    ) -> Spectra:
-        """For a model, its fit, the bands that are wanted, and what joins the answer."""
-        picked = list(rows)
-        weight, level = output_map(model.card, fitted)
-        level = level[picked]
-        mapped = base_map(model.card, fitted)
-        rest = mapped is not None and mapped.rest_weight is not None
-
-        def put(array: FloatArray) -> Tensor:
-            return torch.tensor(np.asarray(array, np.float32), device=device)
-
-        if weight.ndim:
-            columns = [weight[picked]]
-            if mapped is not None and mapped.rest_weight is not None and mapped.rest_level is not None:
-                columns.append(mapped.rest_weight[picked])
-                level = level + mapped.rest_level[picked]
-            if agreeing is not None:
-                columns.append(agreeing.basis[picked])
-            weight = np.concatenate(columns, axis=1)
-        seen = None if mapped is None else (put(mapped.weight), put(mapped.level[:, None]))
-        return cls(put(weight), put(level[:, None]), seen, rest, agreeing is not None, picked)
-
-    def base(self, z: Tensor) -> Tensor | None:
-        """What the network sees of the base, (n, K or band, y, x), from z (n, k, y, x)."""
-        if self.seen is None:
-            return None
-        weight, level = self.seen
-        seen: Tensor = torch.baddbmm(level, weight.expand(len(z), -1, -1), z.flatten(2))
-        return seen.view(len(z), -1, *z.shape[2:])
-
-    def of_answer(self, answer: Tensor, z: Tensor | None, step: Tensor | None, part: slice) -> Tensor:
-        """Spectra (band, y, x) of some of the bands, from one tile's answer (K or band, y, x), base and step."""
-        if self.weight.ndim == 0:
-            rows = self.rows[part]
-            first, last = rows[0], rows[-1]
-            chosen = answer[first : last + 1] if last - first == len(rows) - 1 else answer[rows]
-            return torch.addcmul(self.level[part, :, None], chosen, self.weight)
-        joined = torch.cat(
-            [answer, *([z] if self.rest and z is not None else []), *([] if step is None else [step])]
-        )
-        spectra: Tensor = torch.addmm(self.level[part], self.weight[part], joined.flatten(1))
-        return spectra.view(-1, *answer.shape[1:])
-
-
-def encode(values: Tensor, encoding: Encoding) -> tuple[Tensor, Tensor]:
-    """As :meth:`csakd_geo.io.Encoding.encode`, on the values' device; uint16 comes as int32.
-
-    Parameters
-    ----------
-    values : Tensor (band, y, x)
-    encoding : Encoding
-
-    Returns
-    -------
-    stored : Tensor (band, y, x)
-    clipped : Tensor ()
-    """
-    if encoding.dtype == "float32":
-        return values.masked_fill(values.isinf(), np.nan), torch.zeros(
-            (), dtype=torch.int64, device=values.device
-        )
-    low, high = encoding.limits
-    empty = ~values.isfinite()
-    gaps = values.device.type != "cpu" or bool(empty.any())  # a GPU would have to be waited for
-    for name, operation in (("offset", values.sub_), ("scale", values.div_)):
-        parts = getattr(encoding, name)
-        if any(part != (name == "scale") for part in parts):
-            operation(torch.tensor(parts, dtype=torch.float32, device=values.device)[:, None, None])
-    values.round_()
-    if gaps:
-        values.masked_fill_(empty, low)
-    stored = values.clamp(low, high)
-    clipped = (stored != values).sum()
-    if gaps:
-        stored.masked_fill_(empty, encoding.nodata)
-    return stored.to(_STORED[encoding.dtype]), clipped
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -280,19 +173,15 @@ class NetworkWork:
         if self.agreeing is None or self.z is None or not cuts:
             return None
         r, whole = self.ratio, Window(0, 0, *self.hsi.shape[2:])
-        area = _around([cut.kept for cut in cuts]).grown(self.agreeing.reach).intersect(whole)
+        area = around([cut.kept for cut in cuts]).grown(self.agreeing.reach).intersect(whole)
         rows, columns = (min(max(one[axis]) for one in map(_margins, cuts)) for axis in (0, 1))
-        height = _even(area.height, max(cut.kept.height for cut in cuts))
-        width = _even(area.width, max(cut.kept.width for cut in cuts))
-        parts = [
-            Cut(
-                _moved_inward(Window(y - rows, x - columns, height + 2 * rows, width + 2 * columns), whole),
-                Window(y, x, height, width).intersect(area),
-                _NONE,
+        height, width = max(cut.kept.height for cut in cuts), max(cut.kept.width for cut in cuts)
+        parts = []
+        for piece in area.pieces(height, width):
+            seen = Window(
+                piece.row - rows, piece.col - columns, piece.height + 2 * rows, piece.width + 2 * columns
             )
-            for y in range(area.row, area.row + area.height, height)
-            for x in range(area.col, area.col + area.width, width)
-        ]
+            parts.append(Cut(seen.moved_into(whole), piece.intersect(area), _NONE))
 
         def run(group: Sequence[Cut]) -> list[tuple[Cut, Tensor]]:
             return list(zip(group, self._answers(group), strict=True))
@@ -334,7 +223,7 @@ class NetworkWork:
         bands = len(self.spectra.rows)
         many = bands if answer.device.type != "cpu" else max(1, _IN_CACHE // valid.size)
         missing = None if valid.all() else torch.from_numpy(~valid).to(answer.device)
-        kind = torch.float32 if encoding is None else _STORED[encoding.dtype]
+        kind = torch.float32 if encoding is None else STORED[encoding.dtype]
         out = torch.empty((bands, *valid.shape), dtype=kind, device=answer.device)
         clipped = torch.zeros((), dtype=torch.int64, device=answer.device)
         for start in range(0, bands, many):
@@ -379,31 +268,12 @@ def _alike(cuts: Sequence[Cut]) -> Sequence[Cut]:
     return cuts
 
 
-def _even(size: int, most: int) -> int:
-    """Length of equal pieces of at most ``most``."""
-    return -(-size // -(-size // most))
-
-
-def _moved_inward(window: Window, whole: Window) -> Window:
-    """A window of the same size inside another one, as far as it fits."""
-    height, width = min(window.height, whole.height), min(window.width, whole.width)
-    row = min(max(window.row, 0), whole.height - height)
-    return Window(row, min(max(window.col, 0), whole.width - width), height, width)
-
-
 def _margins(cut: Cut) -> tuple[tuple[int, int], tuple[int, int]]:
     """LR pixels that a tile sees above and below, left and right of what is kept of it."""
     seen, kept = cut.window, cut.kept
     rows = kept.row - seen.row, seen.row + seen.height - kept.row - kept.height
     columns = kept.col - seen.col, seen.col + seen.width - kept.col - kept.width
     return rows, columns
-
-
-def _around(windows: Sequence[Window]) -> Window:
-    """The smallest rectangle that holds all."""
-    row, col = min(w.row for w in windows), min(w.col for w in windows)
-    bottom, right = max(w.row + w.height for w in windows), max(w.col + w.width for w in windows)
-    return Window(row, col, bottom - row, right - col)
 
 
 def _stack(tensor: Tensor, windows: Sequence[Window]) -> Tensor:

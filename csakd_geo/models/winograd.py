@@ -1,7 +1,7 @@
 """3x3 convolutions with fewer multiplications, on CPUs: Winograd's minimal filtering, by NNPACK inside torch.
 
 An 8x8 patch gives 6x6 results for 64 multiplications instead of 324 (Lavin and Gray, arXiv 1509.09308).
-Rounding differs from a direct convolution's: about 4e-6 of a layer's result instead of 5e-7
+Rounding differs from a direct convolution's: 4e-6 of what a dense block adds instead of 2e-6
 (``benchmarks/kernels.py``).
 """
 
