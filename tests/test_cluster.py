@@ -166,6 +166,24 @@ def test_a_worker_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -
     gone(met)
 
 
+def test_a_worker_that_dask_forgot_is_killed(
+    clusters: list[distributed.LocalCluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else Python waits for it at its exit, and the command never ends."""
+
+    def give_up(self: distributed.LocalCluster, timeout: float | None = None) -> None:
+        for nanny in self.workers.values():
+            nanny.close_gracefully()  # as a real end begins: none is restarted
+            nanny.process = None
+        raise TimeoutError
+
+    with run.open_client(run.Crew(1, 1)):
+        pids = worker_processes()
+        monkeypatch.setattr(clusters[0], "close", give_up.__get__(clusters[0]))
+    assert len(pids) == 1
+    gone(pids)
+
+
 def gone(pids: list[int]) -> None:
     """Holds that these processes end within seconds."""
     assert (

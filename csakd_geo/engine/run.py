@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import active_children, resource_tracker
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ from csakd_geo.engine.memory import kept_memory
 from csakd_geo.errors import InputError, OutputError
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
     from distributed import Client, LocalCluster
 
 _PATIENCE = 15  # seconds that a scheduler has to answer
@@ -155,8 +157,9 @@ def _own_cluster(processes: int) -> Iterator[LocalCluster]:
         with ExitStack() as stack:
             stack.enter_context(dask.config.set({_ENVIRON: environ, **dict.fromkeys(_WAITS, _ABSENCE)}))
             with _ctrl_c_later():
+                others = set(active_children())
                 cluster = _start(processes)
-                stack.callback(_end, cluster)
+                stack.callback(_end, cluster, others)
             yield cluster
     finally:
         for name, value in before.items():
@@ -182,8 +185,7 @@ def _start(processes: int, *, starts: int = _STARTS) -> LocalCluster:
             death_timeout=_ABSENCE,
         )
     except (RuntimeError, AssertionError, OSError) as error:  # one died, took too long, was not let start
-        for left in set(active_children()) - others:  # by Dask, where it does not answer
-            left.kill()
+        _kill_all_but(others)  # what Dask has left, where it does not answer
         if starts > 1 and isinstance(error, RuntimeError):
             return _start(processes, starts=starts - 1)
         raise OutputError(
@@ -195,16 +197,20 @@ def _start(processes: int, *, starts: int = _STARTS) -> LocalCluster:
     return cluster
 
 
-def _end(cluster: LocalCluster) -> None:
-    """Close it, and kill workers that do not end: one that was being started again may keep Dask waiting for ever."""
-    nannies = list(cluster.workers.values())
-    try:
+def _end(cluster: LocalCluster, others: set[BaseProcess]) -> None:
+    """Close it, and kill workers that do not end: one that was being started again may keep Dask waiting for ever.
+
+    Dask may also forget such a one, and Python then waits for it at its exit.
+    """
+    with suppress(TimeoutError):
         cluster.close(timeout=_LEAVE)
-    except TimeoutError:
-        left = {nanny.pid for nanny in nannies}
-        for child in active_children():
-            if child.pid in left:
-                child.kill()
+    _kill_all_but(others)
+
+
+def _kill_all_but(others: set[BaseProcess]) -> None:
+    """End child processes that have come since there were these others."""
+    for left in set(active_children()) - others:
+        left.kill()
 
 
 @contextmanager
