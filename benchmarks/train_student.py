@@ -5,7 +5,8 @@
 DATA is a folder of AVIRIS scenes as GeoTIFF (the ABU scenes, San Diego, gatorsense). Indian
 Pines is left out by name, since the sample is made of it; San Diego is held out to pick the
 weights. Half of the cubes are re-mixed: the endmembers of one scene with the abundances of
-another, so that the network cannot learn which spectra go together.
+another, so that the network cannot learn which spectra go together. With `--library FILE` (an npz of
+`grid` in micrometres and `spectra`, such as USGS splib07) a third of those have spectra of the library instead.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from pairs import load_scene
 
+from csakd_geo.methods.cnmf import successive_projection, unmix
+
 SCENES = {
     "abu_airport_1": "ABU airport-1 (AVIRIS)",
     "abu_airport_2": "ABU airport-2 (AVIRIS)",
@@ -30,26 +33,49 @@ SCENES = {
     "gatorsense_224": "GatorSense AVIRIS scene",
 }
 HELD_OUT = {"sandiego_0": "AVIRIS San Diego, part 0", "sandiego_1": "AVIRIS San Diego, part 1"}
-TERMS = "public domain imagery (NASA/JPL AVIRIS)"
+LIBRARY = "USGS splib07, spectra mixed by abundances of these scenes"
+TERMS = "public domain (NASA/JPL AVIRIS imagery; USGS)"
 COMPONENTS = 10
+FROM_LIBRARY = 1 / 3
 
 
-def remix(cube, other, rng):
-    """The spectra of one scene over the abundance maps of another."""
-    from csakd_geo.methods.cnmf import _successive_projection, _unmix
-
+def remix(cube, other, rng, library=None):
+    """The spectra of one scene, or of a library (spectrum, band), over the abundance maps of another."""
     count = int(rng.integers(8, 24))
-    maps = []
-    for source in (cube, other):
-        spectra = source.reshape(len(source), -1)
-        few = spectra[:, rng.choice(spectra.shape[1], 1500, replace=False)].astype(np.float64)
-        scale = float(np.sqrt(np.square(few).mean()))
-        ends = few[:, _successive_projection(few, count)] / scale + 1e-6
-        maps.append((ends * scale, ends, spectra / scale))
-    start = np.full((count, maps[1][2].shape[1]), 1 / count, np.float32)
-    abundances = _unmix(maps[1][1], maps[1][2], start, 150)[rng.permutation(count)]
-    mixed = maps[0][0].astype(np.float32) @ abundances
-    return mixed.reshape(len(cube), *other.shape[1:])
+    if library is None:
+        ends, scale, _ = endmembers(cube, count, rng)
+        ends = ends * scale
+    else:
+        bright = rng.uniform(0.3, 1.0, count)[:, None]  # shade, slope, wetness
+        ends = (library[rng.choice(len(library), count, replace=False)] * bright).T
+    own, _, spectra = endmembers(other, count, rng)
+    start = np.full((count, spectra.shape[1]), 1 / count, np.float32)
+    maps = unmix(own, spectra, start, 150)[rng.permutation(count)]
+    return (ends.astype(np.float32) @ maps).reshape(len(ends), *other.shape[1:])
+
+
+def endmembers(cube, count, rng):
+    """Extreme spectra (band, count) over their scale, the scale, and all spectra (band, n) over it."""
+    spectra = cube.reshape(len(cube), -1)
+    few = spectra[:, rng.choice(spectra.shape[1], 1500, replace=False)].astype(np.float64)
+    scale = float(np.sqrt(np.square(few).mean()))
+    return few[:, successive_projection(few, count)] / scale + 1e-6, scale, spectra / scale
+
+
+def read_library(path, axis):
+    """Spectra (spectrum, band) at the bands of an axis; None without a file."""
+    if path is None:
+        return None
+    with np.load(path) as file:
+        known, spectra = 1e3 * file["grid"], file["spectra"]
+    measured = np.isfinite(spectra)
+    return np.stack(
+        [
+            np.interp(axis.wavelength, known[at], one[at])
+            for one, at in zip(spectra, measured, strict=True)
+            if at.any()
+        ]
+    )
 
 
 def build(task):
@@ -62,7 +88,7 @@ def build(task):
     from csakd_geo.train.examples import make_examples
     from csakd_geo.train.variation import Variation, vary
 
-    folder, names, count, seed, mixing, card_json = task
+    folder, names, count, seed, mixing, library, card_json = task
     rng = np.random.default_rng(seed)
     scenes = [load_scene(Path(folder) / f"{name}.tif") for name in names]
     card, examples = ModelCard.from_json(card_json), []
@@ -70,7 +96,8 @@ def build(task):
         while len(examples) < count:
             cube, axis = scenes[int(rng.integers(len(scenes)))]
             if rng.random() < mixing:
-                cube = remix(cube, scenes[int(rng.integers(len(scenes)))][0], rng)
+                chosen = read_library(library, axis) if rng.random() < FROM_LIBRARY else None
+                cube = remix(cube, scenes[int(rng.integers(len(scenes)))][0], rng, chosen)
             try:
                 pair, truth = vary(cube, axis, Variation(), rng)
                 examples += make_examples(card, pair, (truth,), estimate_response(pair))
@@ -83,6 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--library", type=Path)
     parser.add_argument("--examples", type=int, default=500)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--rate", type=float, default=1e-3)
@@ -109,6 +137,7 @@ def main() -> None:
     shape = dict(bands=COMPONENTS, msi_bands=COMPONENTS, features=args.features, growth=args.features // 2)
     student_shape = NetworkConfig(**shape, depths=(0, 2, 2, 1), student=True)
     teacher_shape = NetworkConfig(**shape, depths=(1, 2, 2, 1))
+    library = () if args.library is None else (LIBRARY,)
     card = ModelCard(
         name="csakd-student-aviris",
         version="1",
@@ -119,15 +148,18 @@ def main() -> None:
         base="coupled-map",
         tile=512,
         halo=8,
-        training=tuple(TrainingData(name=title, terms=TERMS) for title in SCENES.values()),
+        training=tuple(TrainingData(name=title, terms=TERMS) for title in (*SCENES.values(), *library)),
     )
     half = args.examples // 2
-    tasks = [(str(args.data), list(SCENES), half, args.seed * 100 + k, 0.5, card.to_json()) for k in (1, 2)]
+    tasks = [
+        (str(args.data), list(SCENES), half, args.seed * 100 + k, 0.5, args.library, card.to_json())
+        for k in (1, 2)
+    ]
     begun = time.monotonic()
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         parts = pool.map(build, tasks)
     learn = [example for part in parts for example in part]
-    held = build((str(args.data), list(HELD_OUT), 12, 7, 0.0, card.to_json()))
+    held = build((str(args.data), list(HELD_OUT), 12, 7, 0.0, None, card.to_json()))
     print(f"{len(learn)} examples, {len(held)} held out, {time.monotonic() - begun:.0f} s", flush=True)
 
     torch.set_num_threads(args.threads)

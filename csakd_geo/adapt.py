@@ -14,7 +14,8 @@ from csakd_geo.engine.scene import Scene
 from csakd_geo.methods import get_method
 from csakd_geo.methods.base import Method
 from csakd_geo.methods.csakd import CSAKD
-from csakd_geo.methods.subspace import COMPONENTS, CoupledMAP
+from csakd_geo.methods.estimates import CoupledMAP
+from csakd_geo.methods.subspace import COMPONENTS
 from csakd_geo.models import check, find_model, load_model
 from csakd_geo.options import FuseOptions
 from csakd_geo.pair import Pair

@@ -12,14 +12,14 @@ import pytest
 import torch
 from simulated import Array, broad_bands, land, made_pair, rmse
 
-from csakd_geo.degrade import PSF, degrade
 from csakd_geo.errors import InputError
 from csakd_geo.methods import METHODS, get_method, method_table
 from csakd_geo.methods.base import Fitted, Method
 from csakd_geo.methods.cnmf import CNMF
 from csakd_geo.methods.csakd import CSAKD
+from csakd_geo.methods.estimates import CoupledMAP
 from csakd_geo.methods.linear import predict, regress
-from csakd_geo.methods.subspace import CoupledMAP, _solve, find_subspace
+from csakd_geo.methods.subspace import find_subspace
 from csakd_geo.models.card import ModelCard
 from csakd_geo.models.checkpoint import save_model
 from csakd_geo.models.config import NetworkConfig
@@ -296,21 +296,6 @@ def test_the_subspace_is_orthonormal_where_noise_is_white() -> None:
     assert scores.shape == (8, 20, 20)
     np.testing.assert_allclose(scores.mean((1, 2)), 0, atol=1e-9)
     np.testing.assert_allclose(found.project(found.expand(scores)), scores, atol=1e-9)
-
-
-@pytest.mark.parametrize(("ratio", "dy"), [(2, 0.0), (3, 0.8), (4, -1.2)])
-def test_solve_against_a_dense_system(ratio: int, dy: float) -> None:
-    psf = PSF(ratio, 1.1 * ratio, dy, 0.3)
-    height, width = 4, 3
-    pixels = np.eye(height * width * ratio**2).reshape(-1, 1, height * ratio, width * ratio)
-    operator = np.stack([degrade(pixel, psf).ravel() for pixel in pixels], axis=1)  # edges as they are
-    right = np.random.default_rng(0).standard_normal((2, height * ratio, width * ratio))
-    values = np.array([0.03, 2.0])
-    found = _solve(right, values, psf)
-    for k, value in enumerate(values):
-        system = value * np.eye(operator.shape[1]) + operator.T @ operator
-        expected = np.linalg.solve(system, right[k].ravel()).reshape(right.shape[1:])
-        np.testing.assert_allclose(found[k], expected, atol=1e-9 * np.abs(expected).max())
 
 
 def test_a_prior_is_tried_one_level_down_and_the_better_one_weighs_more() -> None:

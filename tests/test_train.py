@@ -13,7 +13,7 @@ import torch
 from simulated import axes, land, made_pair, rmse
 
 from csakd_geo.errors import GridError, ModelError, SpectralError
-from csakd_geo.methods.subspace import CoupledMAP
+from csakd_geo.methods.estimates import CoupledMAP
 from csakd_geo.models.card import ModelCard, Normalisation
 from csakd_geo.models.config import NetworkConfig
 from csakd_geo.models.network import DualTwoStream

@@ -6,9 +6,9 @@ from csakd_geo.errors import InputError
 from csakd_geo.methods.base import Fitted, Method
 from csakd_geo.methods.cnmf import CNMF
 from csakd_geo.methods.csakd import CSAKD
+from csakd_geo.methods.estimates import CoupledMAP, SubspaceMAP
 from csakd_geo.methods.injection import GSA, MTFGLP
 from csakd_geo.methods.linear import Bicubic, Regression
-from csakd_geo.methods.subspace import CoupledMAP, SubspaceMAP
 
 __all__ = ["METHODS", "Fitted", "Method", "get_method", "method_table"]
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from csakd_geo.degrade import apply_srf
 from csakd_geo.methods.base import Fitted
 from csakd_geo.methods.network_form import AGREE, base_map, output_map
-from csakd_geo.methods.subspace import REACH, Subspace, step_from
+from csakd_geo.methods.step import REACH, step_from
+from csakd_geo.methods.subspace import Subspace
 
 if TYPE_CHECKING:
     from csakd_geo.models.card import ModelCard
@@ -35,8 +36,8 @@ class Agreeing:
         From a step to spectra.
     answer, rest, level : ndarray (k, K), (k, k), (k,)
         ``answer @ a + rest @ z + level`` are the coordinates of an answer a over a base z.
-    values, rotation : ndarray (k,), (k, k)
-        See :func:`csakd_geo.methods.subspace.step_from`.
+    errors : dict
+        What an answer's are taken for; see :func:`csakd_geo.methods.step.step_from`.
     """
 
     inner: Fitted
@@ -44,14 +45,14 @@ class Agreeing:
     answer: FloatArray
     rest: FloatArray
     level: FloatArray
-    values: FloatArray
-    rotation: FloatArray
+    errors: dict[str, FloatArray]
 
     @classmethod
     def of(cls, card: ModelCard, fitted: Fitted) -> Agreeing | None:
         """Of a fit; None where the network has no base, or sees bands."""
         mapped = base_map(card, fitted)
-        if mapped is None or f"{AGREE}.values" not in fitted.arrays:
+        errors = fitted.inner(AGREE).arrays
+        if mapped is None or not errors:
             return None
         inner = fitted.inner(card.base or "")
         own = Subspace.of(inner)
@@ -66,8 +67,7 @@ class Agreeing:
             own.inverse @ weight,
             rest,
             own.inverse @ (level - own.mean),
-            fitted.arrays[f"{AGREE}.values"],
-            fitted.arrays[f"{AGREE}.rotation"],
+            errors,
         )
 
     @property
@@ -82,4 +82,4 @@ class Agreeing:
 
     def step(self, hsi: FloatArray, msi: FloatArray, coordinates: FloatArray) -> FloatArray:
         """What an answer lacks, ``(k, ry, rx)``."""
-        return step_from(self.inner, hsi, msi, coordinates, self.values, self.rotation)
+        return step_from(self.inner, hsi, msi, coordinates, self.errors)

@@ -43,7 +43,7 @@ class CNMF:
         scale = float(np.sqrt(np.square(spectra).mean())) or 1.0
         spectra = spectra / scale
         count = min(self.endmembers, spectra.shape[1], spectra.shape[0])
-        ends = spectra[:, _successive_projection(spectra, count)] + 1e-6
+        ends = spectra[:, successive_projection(spectra, count)] + 1e-6
         offset = response.offset[:, None] / scale
         for _ in range(_ROUNDS):
             abundances = []
@@ -103,7 +103,7 @@ def _sample(pair: Pair) -> Pair:
     return replace(pair, blocks=tuple(kept))
 
 
-def _successive_projection(spectra: FloatArray, count: int) -> list[int]:
+def successive_projection(spectra: FloatArray, count: int) -> list[int]:
     """Indices of the spectra that span the data best (Araujo et al. 2001)."""
     rest = spectra / np.maximum(spectra.sum(0, keepdims=True), 1e-12)
     chosen: list[int] = []
@@ -123,7 +123,7 @@ def _abundances(
     bands, height, width = hsi.shape
     count = ends.shape[1]
     start = np.full((count, height * width), 1.0 / count, np.float32)
-    coarse = _unmix(ends, hsi.reshape(bands, -1), start, _LR_STEPS)
+    coarse = unmix(ends, hsi.reshape(bands, -1), start, _LR_STEPS)
     fine = np.maximum(upsample(coarse.reshape(count, height, width), psf), 1e-6)
     shape = fine.shape
     seen = operator @ ends + offset
@@ -131,11 +131,11 @@ def _abundances(
     lift = np.maximum(0, -seen.min(1, keepdims=True))
     level = operator.sum(1).mean()  # back to the HSI's units, which the sum-to-one row is weighed in
     pixels = (msi.reshape(len(msi), -1) + lift) / level
-    fine = _unmix((seen + lift) / level, pixels, fine.reshape(count, -1), _HR_STEPS)
+    fine = unmix((seen + lift) / level, pixels, fine.reshape(count, -1), _HR_STEPS)
     return fine.reshape(shape)
 
 
-def _unmix(ends: FloatArray, pixels: FloatArray, start: FloatArray, steps: int) -> FloatArray:
+def unmix(ends: FloatArray, pixels: FloatArray, start: FloatArray, steps: int) -> FloatArray:
     """Multiplicative updates (Lee and Seung 2001) with a sum-to-one row, chunk by chunk."""
     ends = np.maximum(ends, 1e-9).astype(np.float32)
     weight = np.float32(_SUM_TO_ONE * np.sqrt(len(ends)))

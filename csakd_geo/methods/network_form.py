@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from csakd_geo.degrade import apply_srf
 from csakd_geo.errors import ModelError
 from csakd_geo.methods.base import Fitted
+from csakd_geo.methods.estimates import CoupledMAP
 from csakd_geo.methods.linear import predict, regress
-from csakd_geo.methods.subspace import REACH, CoupledMAP, Subspace, pair_subspace, tightened
+from csakd_geo.methods.step import REACH, tightened
+from csakd_geo.methods.subspace import Subspace, pair_subspace
 from csakd_geo.pair import Pair
 from csakd_geo.response import Response
 
@@ -61,7 +63,7 @@ def prepare(card: ModelCard, pair: Pair, response: Response, *, seed: int = 0) -
     halo = card.halo if inner is None else max(inner.halo, card.halo) + _EDGE
     if inner is not None and card.form != "bands":  # where every band of every answer would have to be held
         halo += inner.psf.halo + REACH
-        arrays |= dict(zip((f"{AGREE}.values", f"{AGREE}.rotation"), tightened(inner, _SHARE), strict=True))
+        arrays |= {f"{AGREE}.{name}": array for name, array in tightened(inner, _SHARE).items()}
     near = min(halo, -(-card.halo // pair.ratio))  # a stream forgets after so many pixels of its own grid
     fitted = Fitted("csakd", response.psf, halo, arrays, near=near)
     if inner is not None:
