@@ -44,7 +44,7 @@ class _Trust:
 
 
 _NESTED = _Trust(0.6, 1.4)  # benchmarks/quality.py
-_WARPED = _Trust(0.2, 0.7)  # benchmarks/methods.py: interpolation errs at LR, and the MSI has no part in it
+_WARPED = _Trust(0.1, 0.35)  # benchmarks/methods.py: interpolation errs at LR, and the MSI has no part in it
 
 
 def _trust(pair: Pair) -> _Trust:
