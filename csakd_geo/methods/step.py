@@ -34,7 +34,7 @@ _LOOSE = (
 )
 _TIGHT = 0.75  # l over the ratio: more pixels of one surface lie in an HSI pixel (benchmarks/quality.py)
 _NEAR = 3.0  # l over the precision of the independent errors that stand in for the tied ones
-_STEPS, _LOWEST = 12, 0.1  # Chebyshev's, and the least eigenvalue that they go for
+_STEPS, _LOWEST = 16, 0.1  # Chebyshev's, and the least eigenvalue that they go for
 
 
 @dataclass(frozen=True, slots=True, eq=False)
