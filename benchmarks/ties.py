@@ -2,8 +2,9 @@
 
     python benchmarks/ties.py DATA
 
-Scenes and settings are those of `benchmarks/quality.py`, one factor varied at a time on one scene of each AVIRIS area, without those that move
-the grid. Pairs are set up blind, as `csakd-geo fuse` does, and fused in one piece. Prints, by setting, the mean and the least gain.
+Scenes and settings are those of `benchmarks/quality.py`, one factor varied at a time on one scene of each AVIRIS area,
+without those that move the grid. Pairs are set up blind, as `csakd-geo fuse` does, and fused in one piece. Prints, by
+setting, the mean and the least gain.
 """
 
 from __future__ import annotations

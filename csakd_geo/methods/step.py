@@ -66,13 +66,21 @@ class Known:
         return cls(values, psf, (vec_y, vec_x), spectrum)
 
     def solve(self, right: FloatArray) -> FloatArray:
-        """``(values + S'S)^-1 right``, (K, ry, rx), exact, with the replicated edges that S has."""
+        """``(values + S'S)^-1 right``, exact, with the replicated edges that S has.
+
+        Parameters
+        ----------
+        right : ndarray (K, ry, rx)
+            Becomes the solution: one more would not fit beside it.
+        """
         vec_y, vec_x = self.vectors
-        seen = degrade(right, self.psf)
-        inner = vec_y @ ((vec_y.T @ seen @ vec_x) / self.spectrum) @ vec_x.T
-        found = right - adjoint(inner.astype(right.dtype), self.psf)
-        found /= self.values[:, None, None].astype(right.dtype)
-        return np.asarray(found)
+        for k, value in enumerate(self.values):
+            plane = right[k : k + 1]
+            seen = vec_y.T @ degrade(plane, self.psf)[0] @ vec_x
+            inner = vec_y @ (seen / self.spectrum[k]) @ vec_x.T
+            plane -= adjoint(inner[None].astype(right.dtype), self.psf)
+            plane /= right.dtype.type(value)
+        return right
 
 
 def prepare_errors(
@@ -163,8 +171,9 @@ def _tied(known: Known, ties: Ties, errors: dict[str, FloatArray], left: FloatAr
 def _pull(fitted: Fitted, hsi: FloatArray, msi: FloatArray, z: FloatArray) -> FloatArray:
     """Where both images pull an estimate, ``S'(y - S z) + G'(m - G z)``."""
     a, psf = fitted.arrays, fitted.psf
-    left_hsi = Subspace.of(fitted).project(hsi) - degrade(z, psf)
     left_msi = msi / a["misfit"][:, None, None] - a["level"][:, None, None] - apply_srf(z, a["sense"])
     pull = apply_srf(left_msi, a["sense"].T)
-    pull += adjoint(left_hsi, psf)
+    for k, seen in enumerate(Subspace.of(fitted).project(hsi)):
+        left_hsi = seen - degrade(z[k : k + 1], psf)
+        pull[k : k + 1] += adjoint(left_hsi, psf)
     return pull
