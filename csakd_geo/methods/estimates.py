@@ -43,12 +43,8 @@ class _Trust:
     finer_misfit: float
 
 
-_NESTED = _Trust(0.6, 1.4)  # benchmarks/quality.py
+_ALONE, _TIED = _Trust(0.6, 1.4), _Trust(0.8, 2.0)  # benchmarks/quality.py, with another seed of noise
 _WARPED = _Trust(0.1, 0.35)  # benchmarks/methods.py: interpolation errs at LR, and the MSI has no part in it
-
-
-def _trust(pair: Pair) -> _Trust:
-    return _WARPED if pair.warped else _NESTED
 
 
 class Prior(Method, Protocol):
@@ -76,7 +72,7 @@ class _MAP:
         subspace = pair_subspace(pair, response, components=KEPT)
         fits = [prior.fit(pair, response, seed=seed) for prior in self.priors]
         blend, covariance = self._prior_errors(pair, response, subspace, fits)
-        misfit = _trust(pair).finer_misfit * response.misfit
+        misfit = self._trust(pair).finer_misfit * response.misfit
         sense = response.operator @ subspace.basis / misfit[:, None]
         level = (response.operator @ subspace.mean + response.offset) / misfit
         arrays = {
@@ -94,6 +90,11 @@ class _MAP:
         for f in fits:
             fitted.arrays.update(fitted.nested(f.method, f))
         return fitted
+
+    def _trust(self, pair: Pair) -> _Trust:
+        if pair.warped:
+            return _WARPED
+        return _TIED if self.tied else _ALONE
 
     def _prior_errors(
         self, pair: Pair, response: Response, subspace: Subspace, fits: list[Fitted]
@@ -123,7 +124,7 @@ class _MAP:
         # the truth is the HSI itself, whose noise is 1 in these coordinates and no error of the prior
         spread, vectors = np.linalg.eigh(covariance)
         spread = np.maximum(spread - 0.8, 0.05 * spread + 1e-6)
-        return blend, _trust(pair).finer * (vectors * spread) @ vectors.T
+        return blend, self._trust(pair).finer * (vectors * spread) @ vectors.T
 
     def apply(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray) -> FloatArray:
         """Solve a window."""
