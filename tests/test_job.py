@@ -431,7 +431,9 @@ def test_large_scene_compares_on_held_out_blocks(
     assert min(scores, key=lambda name: scores[name]["psnr"]) == "csakd"
     assert cube.attrs["method"] in CLASSICAL
     chosen = scores[cube.attrs["method"]]
-    assert not any(s["ergas"] < chosen["ergas"] and s["sam"] < chosen["sam"] for s in scores.values())
+    assert not any(
+        s["ergas"] < 0.97 * chosen["ergas"] and s["sam"] < 0.97 * chosen["sam"] for s in scores.values()
+    )  # none is clearly better
     assert cube.attrs["model"] == {}
 
 
