@@ -25,13 +25,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from quality_scenes import (
-    AREAS,
     DEFAULT,
     UNMOVED,
     Setting,
     Truth,
     crossed_settings,
     find_truths,
+    one_per_area,
     seen_areas,
     single_settings,
     stored_pairs,
@@ -83,7 +83,7 @@ def tasks_of(truths: list[Truth], stored: list, *, short: bool, models: list[str
     tasks = [(scene, None, 0, models) for scene in stored]
     seeds = (0,) if short else (0, 1, 2)
     tasks += [(truth, DEFAULT, seed, models) for truth in truths for seed in seeds]
-    areas = list({truth.area: truth for truth in reversed(truths) if truth.area in AREAS}.values())
+    areas = one_per_area(truths)
     settings: list[Setting] = single_settings() + ([] if short else crossed_settings())
     for setting in settings:
         tasks += [(t, setting, 0, models) for t in (areas if short else truths) if usable(t, setting)]

@@ -164,6 +164,11 @@ def find_truths(data: Path) -> list[Truth]:
     return [Truth(names.get(path.stem, path.stem), path) for path in paths if path.exists()]
 
 
+def one_per_area(truths: list[Truth]) -> list[Truth]:
+    """The first cube of each AVIRIS area."""
+    return list({truth.area: truth for truth in reversed(truths) if truth.area in AREAS}.values())
+
+
 def stored_pairs(data: Path, folder: Path, more: list[Path]) -> list[Triple]:
     """Pairs that are as they are: ALI as the MSI, EnMAP in two CRSs, and triples of other folders."""
     cases = []

@@ -115,7 +115,10 @@ def _bars(groups: list[Group], first: list[Group], method: str) -> str:
     )
     aviris = [g for g, _ in ran if g in first and g.setting == "default" and g.area in AREAS]
     if aviris:
-        text += f" On {len(aviris)} AVIRIS scenes in the default setting: {_margin(_mean(aviris, method))} on average."
+        psnr, sam = _mean(aviris, method)
+        text += (
+            f" AVIRIS scenes ({len(aviris)}) in the default setting: {psnr:+.3f} dB, {sam:+.2f} % on average."
+        )
     if method != BASE:
         over = [_over(g.rows[method], g.rows[BASE]) for g, _ in ran if g.margins(BASE)]
         text += f" Over {BASE} on the same pairs: {_margin(tuple(np.mean(over, axis=0)))} on average."

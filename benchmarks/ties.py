@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from quality_scenes import AREAS, DEFAULT, find_truths, read, single_settings, usable
+from quality_scenes import DEFAULT, find_truths, one_per_area, read, single_settings, usable
 
 from csakd_geo.draft import draft_job
 from csakd_geo.job import register
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     args = parser.parse_args()
     truths = find_truths(args.data)
-    areas = list({truth.area: truth for truth in reversed(truths) if truth.area in AREAS}.values())
+    areas = one_per_area(truths)
     tasks = [(truth, DEFAULT) for truth in truths]
     tasks += [
         (t, setting)
