@@ -32,11 +32,10 @@ def gain(task) -> tuple[str, float, float]:
         triple = truth.make(setting, Path(folder))
         draft, pair, response, _ = register(draft_job(triple.hsi, triple.msi, make_options({})))
         cube = read(triple.truth)[0][list(draft.scene.hsi_bands)]
-    block, alone, tied = pair.blocks[0], CoupledMAP(), CoupledMAP()
-    alone.tied = False
+    block = pair.blocks[0]
     height, width = block.msi.shape[1:]
     scores = []
-    for method in (alone, tied):
+    for method in (CoupledMAP(tied=False), CoupledMAP()):
         fused = method.apply(method.fit(pair, response), block.hsi, block.msi)
         scores.append(score(fused, cube[:, :height, :width], ratio=pair.ratio))
     return setting.label, scores[1].psnr - scores[0].psnr, 100 * (1 - scores[1].sam / scores[0].sam)

@@ -133,11 +133,9 @@ def test_tied_errors_bring_the_sample_closer_to_its_truth(tmp_path: Path) -> Non
         msi.axis,
     )
     response = estimate_response(pair)
-    tied, alone = CoupledMAP(), CoupledMAP()
-    alone.tied = False
     found = [
         score(method.apply(method.fit(pair, response), pair.blocks[0].hsi, cubes[1]), cubes[2][good], ratio=4)
-        for method in (alone, tied)
+        for method in (CoupledMAP(tied=False), CoupledMAP())
     ]
     assert found[1].psnr > found[0].psnr + 0.2
     assert found[1].sam < 0.99 * found[0].sam

@@ -171,7 +171,6 @@ class CoupledMAP(_MAP):
     name = "coupled-map"
     title = "MAP estimate in the HSI's subspace, prior blended from CNMF and GSA, errors tied between alike neighbours"
     source = "This package; Wei et al. 2015, Yokoya et al. 2012 and Rue and Held 2005 for the parts"
-    tied = True
 
-    def __init__(self) -> None:
-        self.priors = (CNMF(), GSA())
+    def __init__(self, *, tied: bool = True) -> None:
+        self.priors, self.tied = (CNMF(), GSA()), tied
