@@ -100,6 +100,25 @@ class Pair:
         )
 
 
+def cut(pair: Pair, pixels: int) -> Pair:
+    """The middle of the blocks, so many LR pixels or fewer."""
+    r, room, kept = pair.ratio, pixels, []
+    for block in pair.blocks:
+        if room <= 0:
+            break
+        side = int(np.sqrt(room))
+        y0, x0 = (max(0, (n - side) // 2) for n in block.valid.shape)
+        low = np.s_[y0 : y0 + side, x0 : x0 + side]
+        high = np.s_[y0 * r : (y0 + side) * r, x0 * r : (x0 + side) * r]
+        part = Block(block.hsi[:, *low], block.msi[:, *high], block.valid[low])
+        if part.valid.any():
+            kept.append(part)
+            room -= part.valid.size
+    if not kept:  # all that is valid lies at the rim
+        kept = [block for block in pair.blocks if block.valid.any()][:1]
+    return replace(pair, blocks=tuple(kept))
+
+
 def degrade_pair(pair: Pair, psf: PSF) -> tuple[Pair, tuple[FloatArray, ...]]:
     """Wald's protocol one level down: both images coarser by the ratio, the HSI is the truth.
 

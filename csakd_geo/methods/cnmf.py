@@ -6,14 +6,12 @@ from its own pixels by multiplicative updates, so a window never sees its neighb
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
 from csakd_geo.degrade import PSF, apply_srf, degrade, upsample
 from csakd_geo.methods.base import Fitted, Projection
-from csakd_geo.pair import Pair
+from csakd_geo.pair import Pair, cut
 from csakd_geo.response import Response
 
 FloatArray = NDArray[np.floating]
@@ -37,7 +35,7 @@ class CNMF:
     def fit(self, pair: Pair, response: Response, *, seed: int = 0) -> Fitted:
         """Endmembers by successive projection, then coupled updates on the sample."""
         psf, operator = response.psf, response.operator
-        blocks = _sample(pair)
+        blocks = cut(pair, _PIXELS)
         spectra = np.concatenate([b.hsi[:, b.valid] for b in blocks.blocks], axis=1).astype(np.float64)
         spectra = np.maximum(spectra, 0)
         scale = float(np.sqrt(np.square(spectra).mean())) or 1.0
@@ -82,25 +80,6 @@ class CNMF:
         ends = a["endmembers"]
         mix = _abundances(ends, a["operator"], a["offset"], fitted.psf, hsi / scale, msi / scale)
         return ends * scale, mix
-
-
-def _sample(pair: Pair) -> Pair:
-    """A few thousand LR pixels, cut from the middle of the blocks."""
-    r, room, kept = pair.ratio, _PIXELS, []
-    for block in pair.blocks:
-        if room <= 0:
-            break
-        side = int(np.sqrt(room))
-        y0, x0 = (max(0, (n - side) // 2) for n in block.valid.shape)
-        low = np.s_[y0 : y0 + side, x0 : x0 + side]
-        high = np.s_[y0 * r : (y0 + side) * r, x0 * r : (x0 + side) * r]
-        part = type(block)(block.hsi[:, *low], block.msi[:, *high], block.valid[low])
-        if part.valid.any():
-            kept.append(part)
-            room -= part.valid.size
-    if not kept:  # all that is valid lies at the rim
-        kept = [block for block in pair.blocks if block.valid.any()][:1]
-    return replace(pair, blocks=tuple(kept))
 
 
 def successive_projection(spectra: FloatArray, count: int) -> list[int]:

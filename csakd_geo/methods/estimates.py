@@ -16,14 +16,17 @@ from scipy.optimize import nnls
 from csakd_geo.methods.base import Fitted, Method, Projection
 from csakd_geo.methods.cnmf import CNMF
 from csakd_geo.methods.injection import GSA
-from csakd_geo.methods.step import REACH, prepare_errors, step_from
+from csakd_geo.degrade import finer
+from csakd_geo.methods.step import REACH, prepare_errors, step_from, unexplained
 from csakd_geo.methods.subspace import KEPT, Subspace, pair_subspace
-from csakd_geo.methods.ties import find_likeness
-from csakd_geo.pair import Pair, degrade_pair
+from csakd_geo.methods.ties import find_likeness, find_surprise
+from csakd_geo.pair import Pair, cut, degrade_pair
 from csakd_geo.response import Response
 
 FloatArray = NDArray[np.floating]
 
+_PIXELS = 4_000  # LR pixels that the typical surprise is taken from
+_LEAST = 1e-6  # of it
 _UNKNOWN = 0.1  # error variance of a prior that cannot be tried one level down, over the HSI's own
 
 
@@ -89,7 +92,19 @@ class _MAP:
         fitted = Fitted(self.name, psf, halo, arrays, {f.method: f.facts for f in fits})
         for f in fits:
             fitted.arrays.update(fitted.nested(f.method, f))
+        if self.tied:
+            fitted.arrays["surprise"] = self._surprise(pair, fitted, sense @ covariance @ sense.T)
         return fitted
+
+    def _surprise(self, pair: Pair, fitted: Fitted, expected: FloatArray) -> FloatArray:
+        """What brings the MSI's surprise to 1 on average, (msi_band, msi_band)."""
+        scale = np.linalg.cholesky(np.linalg.inv(expected + np.eye(len(expected)))).T
+        found = []
+        for block in cut(pair, _PIXELS).blocks:
+            innovation = unexplained(fitted, block.msi, self._prior(fitted, block.hsi, block.msi))
+            found.append(find_surprise(innovation, scale)[finer(block.valid, pair.ratio)])
+        typical = float(np.concatenate(found).mean())
+        return np.asarray(scale / np.sqrt(max(typical, _LEAST)), np.float32)
 
     def _trust(self, pair: Pair) -> _Trust:
         if pair.warped:
@@ -132,13 +147,17 @@ class _MAP:
 
     def coordinates(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray) -> FloatArray:
         """The solution in the subspace, ``(K, y, x)``."""
-        a, subspace = fitted.arrays, Subspace.of(fitted)
+        z = self._prior(fitted, hsi, msi)
+        return np.asarray(z + step_from(fitted, hsi, msi, z, fitted.arrays))
+
+    def _prior(self, fitted: Fitted, hsi: FloatArray, msi: FloatArray) -> FloatArray:
+        """The blended prior estimate, ``(K, y, x)``."""
+        subspace = Subspace.of(fitted)
         estimates = [
             weight[:, None, None] * prior.coordinates(fitted.inner(prior.name), subspace, hsi, msi)
-            for prior, weight in zip(self.priors, a["blend"], strict=True)
+            for prior, weight in zip(self.priors, fitted.arrays["blend"], strict=True)
         ]
-        z = np.asarray(np.sum(estimates, axis=0))
-        return np.asarray(z + step_from(fitted, hsi, msi, z, a))
+        return np.asarray(np.sum(estimates, axis=0))
 
 
 def _blend(truth: FloatArray, estimates: FloatArray) -> FloatArray:

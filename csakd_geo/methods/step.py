@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from csakd_geo.degrade import PSF, adjoint, apply_srf, axis_gram, degrade
 from csakd_geo.methods.base import Fitted
 from csakd_geo.methods.subspace import Subspace
-from csakd_geo.methods.ties import Ties
+from csakd_geo.methods.ties import FIRMEST, Ties, find_surprise
 
 FloatArray = NDArray[np.floating]
 
@@ -33,8 +33,8 @@ _LOOSE = (
     0.04  # b: precision of a pixel's error by itself, over that of independent errors (benchmarks/quality.py)
 )
 _TIGHT = 0.75  # l over the ratio: more pixels of one surface lie in an HSI pixel (benchmarks/quality.py)
-_NEAR = 3.0  # l over the precision of the independent errors that stand in for the tied ones
-_STEPS, _LOWEST = 16, 0.1  # Chebyshev's, and the least eigenvalue that they go for
+_NEAR = 5.0  # l over the precision of the independent errors that stand in for the tied ones
+_STEPS, _LOWEST = 24, 0.08  # Chebyshev's, and the least eigenvalue that they go for
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,9 +130,11 @@ def step_from(
         What to add to z.
     """
     known = Known.of(errors["values"], fitted.psf, *hsi.shape[1:])
-    left = known.solve(apply_srf(_pull(fitted, hsi, msi, z), errors["rotation"].T))
+    innovation = unexplained(fitted, msi, z)
+    left = known.solve(apply_srf(_pull(fitted, hsi, innovation, z), errors["rotation"].T))
     if _is_tied(fitted):
-        left = _tied(known, Ties.of(msi, fitted.arrays["likeness"]), errors, left)
+        surprise = find_surprise(innovation, fitted.arrays["surprise"])
+        left = _tied(known, Ties.of(msi, fitted.arrays["likeness"], surprise), errors, left)
     return apply_srf(left, errors["rotation"])
 
 
@@ -145,14 +147,15 @@ def _tied(known: Known, ties: Ties, errors: dict[str, FloatArray], left: FloatAr
     tight = _TIGHT * known.psf.ratio
     alone = tight / _NEAR
     precision = errors["rotation"].T @ errors["precision"] @ errors["rotation"]
+    own = np.float32(_LOOSE) * ties.own - np.float32(alone)
 
     def beyond(w: FloatArray) -> FloatArray:
         """What ties change of the system, over the system without: its eigenvalues less 1."""
         differing = np.float32(tight) * ties.differences(w)
-        differing += np.float32(_LOOSE - alone) * w
+        differing += own * w
         return known.solve(apply_srf(differing, precision))
 
-    highest = (_LOOSE + 2 * tight) / alone
+    highest = FIRMEST * (_LOOSE + 2 * tight) / alone
     middle, half = (highest + _LOWEST) / 2, (highest - _LOWEST) / 2
     ahead = half / middle
     step = left / np.float32(middle)
@@ -168,11 +171,16 @@ def _tied(known: Known, ties: Ties, errors: dict[str, FloatArray], left: FloatAr
     return found
 
 
-def _pull(fitted: Fitted, hsi: FloatArray, msi: FloatArray, z: FloatArray) -> FloatArray:
+def unexplained(fitted: Fitted, msi: FloatArray, z: FloatArray) -> FloatArray:
+    """``m - G z``: the MSI less what an estimate lets expect, over its misfit."""
+    a = fitted.arrays
+    return msi / a["misfit"][:, None, None] - a["level"][:, None, None] - apply_srf(z, a["sense"])
+
+
+def _pull(fitted: Fitted, hsi: FloatArray, innovation: FloatArray, z: FloatArray) -> FloatArray:
     """Where both images pull an estimate, ``S'(y - S z) + G'(m - G z)``."""
-    a, psf = fitted.arrays, fitted.psf
-    left_msi = msi / a["misfit"][:, None, None] - a["level"][:, None, None] - apply_srf(z, a["sense"])
-    pull = apply_srf(left_msi, a["sense"].T)
+    psf = fitted.psf
+    pull = apply_srf(innovation, fitted.arrays["sense"].T)
     for k, seen in enumerate(Subspace.of(fitted).project(hsi)):
         left_hsi = seen - degrade(z[k : k + 1], psf)
         pull[k : k + 1] += adjoint(left_hsi, psf)

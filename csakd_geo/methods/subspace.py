@@ -17,7 +17,9 @@ from csakd_geo.response import Response
 FloatArray = NDArray[np.floating]
 
 COMPONENTS = 10  # that a network sees
-KEPT = 14  # that the MAP estimates solve for (benchmarks/quality.py)
+KEPT = 14  # at most, that the MAP estimates solve for (benchmarks/quality.py)
+_FEWEST = 4  # that are kept of any scene
+_ABOVE = 0.85  # of what noise alone would have as its largest variance (benchmarks/quality.py)
 _UNMODELLED, _UNMODELLED_WARPED = 0.02, 0.05  # benchmarks/quality.py, benchmarks/methods.py
 _LEAST = 0.1  # least deviation of a coordinate, in units of the noise
 
@@ -95,9 +97,15 @@ def find_subspace(spectra: FloatArray, noise: FloatArray, components: int = COMP
 
 
 def pair_subspace(pair: Pair, response: Response, *, components: int = COMPONENTS) -> Subspace:
-    """The subspace of a pair's own HSI, its noise taken from the pair."""
+    """The subspace of a pair's own HSI, its noise taken from the pair.
+
+    Directions in which the HSI varies no more than noise alone would do are left out: by Marchenko and Pastur (1967) n
+    spectra of B bands of unit noise have variances up to (1 + sqrt(B / n))^2.
+    """
     spectra = pair.hsi_spectra()
     # the least error of the HSI under the model (shape of the PSF, warps), over its own deviation
     unmodelled = _UNMODELLED_WARPED if pair.warped else _UNMODELLED
     noise = np.maximum(response.noise, unmodelled * spectra.std(1))
-    return find_subspace(spectra, noise, components)
+    found = find_subspace(spectra, noise, components)
+    largest = (1 + np.sqrt(len(spectra) / max(spectra.shape[1], 1))) ** 2
+    return found.leading(max(_FEWEST, int(np.sum(np.square(found.deviation) > _ABOVE * largest))))

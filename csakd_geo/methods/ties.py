@@ -3,6 +3,10 @@
 What the MSI cannot tell of a pixel (its shade of a mineral, the age of its crop) is mostly the same a pixel further on,
 up to the next edge. So errors are a Gaussian Markov random field (Rue and Held 2005) whose neighbours are tied by how
 alike the MSI shows them.
+
+Errors are not equally large everywhere: a roof that no endmember resembles is guessed worse than a field. Where the MSI
+surprises the prior estimate more than it does in the rest of the scene, errors are taken for larger, as if each pixel's
+variance were drawn from a gamma law (Student's t as a mixture of Gaussians; Lange et al. 1989).
 """
 
 from __future__ import annotations
@@ -11,14 +15,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
-from csakd_geo.degrade import finer
+from csakd_geo.degrade import apply_srf, finer
 from csakd_geo.pair import Pair
 from csakd_geo.response import Response
 
 FloatArray = NDArray[np.floating]
 
 _ALIKE = 1.5  # typical differences between neighbours over which likeness falls (benchmarks/quality.py)
+_FREEDOM = 3.0  # degrees of freedom: how little of a surprise is put down to chance (benchmarks/quality.py)
+_AROUND = 0.7  # MSI pixels: standard deviation of the window that surprise is taken over
+FIRMEST = (_FREEDOM + 1) / _FREEDOM  # precision of a pixel that nothing surprises, over the scene's
 _LEAST = 1e-3  # sum of likenesses below which a pixel is not tied as firmly as others
 #: Neighbours down and right, with the weight that their distance leaves; the others follow by symmetry.
 _NEIGHBOURS = ((0, 1, 1.0), (1, 0, 1.0), (1, 1, 0.5**0.5), (1, -1, 0.5**0.5))
@@ -26,18 +34,22 @@ _NEIGHBOURS = ((0, 1, 1.0), (1, 0, 1.0), (1, 1, 0.5**0.5), (1, -1, 0.5**0.5))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ties:
-    """Weights of the ties of a window, one array per direction; those of a pixel sum to 1 at most.
+    """Precision of the errors of a window, by itself and between neighbours, over what it is in the scene.
 
     Parameters
     ----------
+    own : ndarray (y, x)
+        Of each pixel, at most ``FIRMEST``.
     weights : tuple of ndarray (y, x)
-        From each pixel that has such a neighbour.
+        Of the ties, one array per direction, from each pixel that has such a neighbour; those of a pixel sum to
+        ``FIRMEST`` at most.
     """
 
+    own: FloatArray
     weights: tuple[FloatArray, ...]
 
     @classmethod
-    def of(cls, msi: FloatArray, likeness: FloatArray) -> Ties:
+    def of(cls, msi: FloatArray, likeness: FloatArray, surprise: FloatArray) -> Ties:
         """Of a window.
 
         Parameters
@@ -45,7 +57,11 @@ class Ties:
         msi : ndarray (msi_band, y, x)
         likeness : ndarray (msi_band,)
             See :func:`find_likeness`.
+        surprise : ndarray (y, x)
+            See :func:`find_surprise`; over the scene's mean.
         """
+        own = np.asarray((_FREEDOM + 1) / (_FREEDOM + surprise), np.float32)
+        root = np.sqrt(own)
         shape = msi.shape[1:]
         alike, total = [], np.full(shape, _LEAST, np.float32)
         for down, right, near in _NEIGHBOURS:
@@ -53,18 +69,18 @@ class Ties:
             apart: FloatArray = np.zeros(total[one].shape, np.float32)
             for band, scale in zip(msi, likeness.astype(np.float32), strict=True):
                 apart += np.square(scale * (band[one] - band[other]))
-            weight = np.float32(near) * np.exp(-apart / 2)
+            weight = np.float32(near) / np.square(1 + apart)  # an exponential would let go of what is alike but noisy
             total[one] += weight
             total[other] += weight
             alike.append(weight)
         firm = []
         for weight, (down, right, _) in zip(alike, _NEIGHBOURS, strict=True):
             one, other = _sides(shape, down, right)
-            firm.append(weight / np.maximum(total[one], total[other]))
-        return cls(tuple(firm))
+            firm.append(root[one] * root[other] * weight / np.maximum(total[one], total[other]))
+        return cls(own, tuple(firm))
 
     def differences(self, z: FloatArray) -> FloatArray:
-        """The graph's Laplacian: what each pixel of z (K, y, x) has over its neighbours, weighted; eigenvalues 0 to 2."""
+        """The graph's Laplacian: what each pixel of z (K, y, x) has over its neighbours, weighted; eigenvalues 0 to 2 ``FIRMEST``."""
         out = np.zeros_like(z)
         for plane, found in zip(z, out, strict=True):  # one at a time stays in the cache
             for weight, (down, right, _) in zip(self.weights, _NEIGHBOURS, strict=True):
@@ -74,6 +90,20 @@ class Ties:
                 found[one] += over
                 found[other] -= over
         return out
+
+
+def find_surprise(innovation: FloatArray, scale: FloatArray) -> FloatArray:
+    """How much the MSI surprises an estimate around each pixel, (y, x).
+
+    Parameters
+    ----------
+    innovation : ndarray (msi_band, y, x)
+        The MSI less what it was expected to be.
+    scale : ndarray (msi_band, msi_band)
+        What makes its expected covariance the identity.
+    """
+    length = np.square(apply_srf(innovation, scale)).mean(0)
+    return np.asarray(gaussian_filter(length, _AROUND, mode="nearest"))
 
 
 def find_likeness(pair: Pair, response: Response) -> FloatArray:
