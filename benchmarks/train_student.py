@@ -119,6 +119,7 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=32)
     parser.add_argument("--signs", action="store_true", help="turn signs of coefficients at random")
     parser.add_argument("--no-teacher", action="store_true")
+    parser.add_argument("--start", type=Path, help="a student of this kind to go on from")
     args = parser.parse_args()
 
     import torch
@@ -129,6 +130,7 @@ def main() -> None:
         NetworkConfig,
         Normalisation,
         TrainingData,
+        load_model,
         save_model,
     )
     from csakd_geo.train.distill import Settings, distil
@@ -165,6 +167,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     student = DualTwoStream(student_shape)
+    if args.start is not None:
+        student.load_state_dict(load_model(args.start).network.state_dict())
     teacher = None if args.no_teacher else DualTwoStream(teacher_shape)
 
     def progress(share: float, best: float) -> None:
@@ -192,6 +196,8 @@ def main() -> None:
         "held_out_error_over_base_at_start": round(outcome.start, 4),
     }
     provenance = {"script": "benchmarks/train_student.py", "steps": outcome.steps, "seed": args.seed}
+    if args.start is not None:
+        provenance["started_from"] = load_model(args.start).card.sha256
     saved = save_model(
         args.output, student, card.model_copy(update={"scores": scores, "provenance": provenance})
     )

@@ -19,12 +19,12 @@ from csakd_geo.methods.cnmf import CNMF
 from csakd_geo.methods.csakd import CSAKD
 from csakd_geo.methods.estimates import CoupledMAP
 from csakd_geo.methods.linear import predict, regress
-from csakd_geo.methods.subspace import find_subspace
+from csakd_geo.methods.subspace import find_subspace, pair_subspace
 from csakd_geo.models.card import ModelCard
 from csakd_geo.models.checkpoint import save_model
 from csakd_geo.models.config import NetworkConfig
 from csakd_geo.models.network import DualTwoStream
-from csakd_geo.pair import Pair, degrade_pair
+from csakd_geo.pair import Block, Pair, degrade_pair
 from csakd_geo.response import Response, estimate_response
 from csakd_geo.threads import one_blas_thread
 from csakd_geo.tiling import TilePlan
@@ -296,6 +296,24 @@ def test_the_subspace_is_orthonormal_where_noise_is_white() -> None:
     assert scores.shape == (8, 20, 20)
     np.testing.assert_allclose(scores.mean((1, 2)), 0, atol=1e-9)
     np.testing.assert_allclose(found.project(found.expand(scores)), scores, atol=1e-9)
+
+
+@pytest.mark.parametrize("pixels", [36, 400])
+def test_directions_in_which_nothing_but_noise_varies_are_left_out(pixels: int) -> None:
+    c = plain()
+    rng = np.random.default_rng(pixels)
+    side, bands = int(np.sqrt(pixels)), len(c.response.noise)
+    ends = rng.normal(0, 8, (bands, 6)) * c.response.noise[:, None]
+    spectra = 1000 + ends @ rng.standard_normal((6, pixels))
+    spectra += c.response.noise[:, None] * rng.standard_normal((bands, pixels))
+    block = Block(
+        spectra.reshape(bands, side, side),
+        np.ones((len(c.msi), side * c.pair.ratio, side * c.pair.ratio)),
+        np.ones((side, side), bool),
+    )
+    made = replace(c.pair, blocks=(block,))
+    assert 6 <= len(pair_subspace(made, c.response, components=14).deviation) <= 7
+    assert len(pair_subspace(made, c.response, components=5).deviation) == 5
 
 
 def test_a_prior_is_tried_one_level_down_and_the_better_one_weighs_more() -> None:

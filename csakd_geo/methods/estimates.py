@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from csakd_geo.degrade import finer
 from csakd_geo.methods.base import Fitted, Method, Projection
 from csakd_geo.methods.cnmf import CNMF
 from csakd_geo.methods.injection import GSA
-from csakd_geo.degrade import finer
 from csakd_geo.methods.step import REACH, prepare_errors, step_from, unexplained
 from csakd_geo.methods.subspace import KEPT, Subspace, pair_subspace
 from csakd_geo.methods.ties import find_likeness, find_surprise

@@ -174,7 +174,7 @@ def _tied(known: Known, ties: Ties, errors: dict[str, FloatArray], left: FloatAr
 def unexplained(fitted: Fitted, msi: FloatArray, z: FloatArray) -> FloatArray:
     """``m - G z``: the MSI less what an estimate lets expect, over its misfit."""
     a = fitted.arrays
-    return msi / a["misfit"][:, None, None] - a["level"][:, None, None] - apply_srf(z, a["sense"])
+    return np.asarray(msi / a["misfit"][:, None, None] - a["level"][:, None, None] - apply_srf(z, a["sense"]))
 
 
 def _pull(fitted: Fitted, hsi: FloatArray, innovation: FloatArray, z: FloatArray) -> FloatArray:

@@ -69,7 +69,9 @@ class Ties:
             apart: FloatArray = np.zeros(total[one].shape, np.float32)
             for band, scale in zip(msi, likeness.astype(np.float32), strict=True):
                 apart += np.square(scale * (band[one] - band[other]))
-            weight = np.float32(near) / np.square(1 + apart)  # an exponential would let go of what is alike but noisy
+            weight = np.float32(near) / np.square(
+                1 + apart
+            )  # an exponential would let go of what is alike but noisy
             total[one] += weight
             total[other] += weight
             alike.append(weight)
