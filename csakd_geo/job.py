@@ -31,7 +31,7 @@ from csakd_geo.methods.csakd import CSAKD
 from csakd_geo.models import find_model
 from csakd_geo.options import FuseOptions, make_options
 from csakd_geo.pair import Pair
-from csakd_geo.quality import Agreement, fit_agreement, set_aside
+from csakd_geo.quality import Agreement, disagreement, fit_agreement, set_aside
 from csakd_geo.response import Response, estimate_response, unrelated_bands
 from csakd_geo.stripes import find_stripes
 from csakd_geo.threads import one_blas_thread
@@ -111,8 +111,8 @@ def _prepare(draft: Draft, report: Report, keep_model: Path | None) -> Job:
     pair, response, aside = set_aside(pair, response, partial(_respond, draft, phase=response.confident))
     if aside > 0:
         warnings.append(
-            f"HSI and MSI disagree on {aside:.1%} of the pixels, as under clouds or where something changed between their "
-            "dates; no fit uses those, and what is written there is neither image's truth (--quality marks it)."
+            f"{disagreement(aside)}; no fit uses those, and what is written there is neither image's truth "
+            "(--quality marks it)."
         )
     alone = unrelated_bands(pair, response)
     if 0 < alone.size < pair.msi_axis.size:

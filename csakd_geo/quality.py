@@ -167,6 +167,14 @@ def set_aside(
     return rest, found, 1 - rest.pixels / pair.pixels
 
 
+def disagreement(share: float) -> str:
+    """What a user is told of pixels that were set aside."""
+    return (
+        f"HSI and MSI disagree on {share:.1%} of the pixels, as under clouds or where something changed between their "
+        "dates"
+    )
+
+
 def flag_block(agreement: Agreement, block: Block, *, partial: BoolArray) -> NDArray[np.uint8]:
     """Bits ``(ry, rx)`` of a window that hold for all that is written: filled, extrapolated, changed.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -164,6 +165,20 @@ def test_a_cloud_in_one_image_spoils_no_fit(
     monkeypatch.setattr("csakd_geo.job.set_aside", lambda pair, response, _: (pair, response, 0.0))
     naive, _ = error("naive.tif", msi)
     assert kept < plain + 0.4 * (naive - plain)
+
+
+def test_a_cloud_in_one_image_spoils_no_response(sample: SimulatedPaths, tmp_path: Path) -> None:
+    def gains(name: str, msi: Path) -> tuple[np.ndarray, str]:
+        result = call("response", sample.hsi, msi, "-o", tmp_path / name)
+        assert result.exit_code == 0, result.output
+        facts = json.loads((tmp_path / name / "response.json").read_text())
+        return np.array([band["gain"] for band in facts["msi_bands"]]), result.output
+
+    plain, told = gains("plain", sample.msi)
+    assert "disagree" not in told
+    found, told = gains("cloud", clouded(sample, tmp_path / "msi.tif")[0])
+    assert "the response is that of the rest" in " ".join(told.split())
+    np.testing.assert_allclose(found, plain, rtol=0.05)
 
 
 def test_where_most_disagrees_nothing_is_the_exception(sample: SimulatedPaths) -> None:

@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +139,8 @@ def _estimate(
     from csakd_geo.grid import lay_grid
     from csakd_geo.io import open_source
     from csakd_geo.io.axes import read_wavelengths
+    from csakd_geo.quality import disagreement, set_aside
+    from csakd_geo.response import estimate_response
     from csakd_geo.threads import one_blas_thread
 
     given = None if wavelengths is None else read_wavelengths(wavelengths)
@@ -147,6 +150,14 @@ def _estimate(
     warnings = scene.outliers()
     with one_blas_thread():
         found = find_shift(scene)
+        grid = found.scene.grid
+        again = partial(
+            estimate_response, phase=found.response.confident, centre=(grid.phase_y, grid.phase_x)
+        )
+        pair, response, aside = set_aside(found.pair, found.response, again)
+    found = replace(found, pair=pair, response=response)
+    if aside > 0:
+        warnings.append(f"{disagreement(aside)}; the response is that of the rest.")
     if found.response.explained < _MIN_EXPLAINED:
         warnings.append(
             f"The MSI explains only {found.response.explained:.0%} of what varies in the HSI, so little here can "
