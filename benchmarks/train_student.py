@@ -127,7 +127,9 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=32)
     parser.add_argument("--signs", action="store_true", help="turn signs of coefficients at random")
     parser.add_argument("--no-teacher", action="store_true")
-    parser.add_argument("--start", type=Path, help="a student to go on from; kept is the mean of both, if better")
+    parser.add_argument(
+        "--start", type=Path, help="a student to go on from; kept is the mean of both, if better"
+    )
     args = parser.parse_args()
 
     import torch
