@@ -1,4 +1,5 @@
-"""What it is worth to tie a prior's errors between neighbours: coupled-map with ties and without, on scenes with a truth.
+"""What it is worth to tie a prior's errors between neighbours, and to take them for larger where the MSI surprises:
+coupled-map as it is, and with errors that are independent and equally large everywhere, on scenes with a truth.
 
     python benchmarks/ties.py DATA
 
@@ -26,7 +27,7 @@ from csakd_geo.options import make_options
 
 
 def gain(task) -> tuple[str, float, float]:
-    """The setting, and by how many dB and per cent SAM ties are better."""
+    """The setting, and by how many dB and per cent SAM they are better."""
     truth, setting = task
     with tempfile.TemporaryDirectory() as folder:
         triple = truth.make(setting, Path(folder))
