@@ -9,9 +9,10 @@ prior estimate and P the covariance of its errors over the coordinates. Over the
 for independent. With A = G'G + P^-1 diagonal in a rotated basis each component is then a scalar image, and by the matrix
 inversion lemma the only system to solve lives on the LR grid, where S S' is a small separable kernel.
 
-Where they are tied (:mod:`csakd_geo.methods.ties`), C = b + l L with L the graph's Laplacian. That system has no closed
-form; the one for independent errors brings its eigenvalues together, and a fixed number of Chebyshev's steps (Saad 2003,
-section 12.3.2) goes most of the way, the same for every window.
+Where they are tied (:mod:`csakd_geo.methods.ties`), C = b W + l L with W what each pixel's precision is over the scene's
+and L the Laplacian of the graph whose ties W strengthens or loosens. That system has no closed form; the one for
+independent errors brings its eigenvalues together, and a fixed number of Chebyshev's steps (Saad 2003, section 12.3.2)
+goes most of the way, the same for every window.
 """
 
 from __future__ import annotations
