@@ -14,6 +14,7 @@ from simulated import axes, land, made_pair, rmse
 
 from csakd_geo.errors import GridError, ModelError, SpectralError
 from csakd_geo.methods.estimates import CoupledMAP
+from csakd_geo.methods.subspace import pair_subspace
 from csakd_geo.models.card import ModelCard, Normalisation
 from csakd_geo.models.config import NetworkConfig
 from csakd_geo.models.network import DualTwoStream
@@ -149,10 +150,14 @@ def test_an_example_holds_the_scene_in_the_networks_units() -> None:
     (example,) = make_examples(card(), pair, (truth,), estimate_response(pair))
     assert example.hsi.shape == (10, 16, 16)
     assert example.msi.shape == example.base.shape == (10, 64, 64)
-    np.testing.assert_allclose(example.hsi.std((1, 2)), 1, rtol=0.05)
+    kept = len(pair_subspace(pair, estimate_response(pair)).deviation)
+    assert 5 <= kept < 10  # shares of six materials sum to 1
+    np.testing.assert_allclose(example.hsi[:kept].std((1, 2)), 1, rtol=0.05)
+    for zeros in (example.hsi, example.msi, example.base):
+        assert not zeros[kept:].any()
     scale = np.percentile(pair.blocks[0].hsi, 99.5)
     np.testing.assert_allclose(example.truth, truth / scale, rtol=1e-5)
-    # the base is close to the truth, and 10 coefficients hold nearly all of the HSI
+    # the base is close to the truth, and these coefficients hold nearly all of the HSI
     assert rmse(expand(example, example.base), example.truth) < 0.3 * example.truth.std()
     low = expand(replace(example, rest=None), example.hsi) * scale
     assert rmse(low, pair.blocks[0].hsi) < 0.05 * pair.blocks[0].hsi.std()
