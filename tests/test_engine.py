@@ -101,7 +101,8 @@ def _one_torch_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> made.Pair:
-    return made.make_pair(tmp_path_factory.mktemp("engine"), bands=12, height=128, width=112)
+    """With noise, so that a model's answer is not drawn back to the images altogether."""
+    return made.make_pair(tmp_path_factory.mktemp("engine"), bands=12, height=128, width=112, noise=2e-3)
 
 
 @pytest.fixture(scope="module")
@@ -288,10 +289,10 @@ def test_tiles_agree_with_the_whole_on_the_sample(
 
 
 def test_the_residual_of_the_test_model_matters(pair: made.Pair, models: Path) -> None:
-    """Else the tests around would only compare its base: it is five hundred times their bar, or more."""
+    """Else the tests around would only compare its base: it is a thousand times their bar, or more."""
     base = whole(prepared(pair.hsi, pair.msi, method="coupled-map"))
     network = whole(prepared(pair.hsi, pair.msi, model=str(models / "cross.safetensors")))
-    assert made.relative(network, base) > 0.005
+    assert made.relative(network, base) > 0.01
 
 
 @pytest.mark.parametrize("name", [*METHODS, "cross.safetensors", "twelve.pth"])
