@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import platform
 import re
 import subprocess
@@ -45,6 +46,7 @@ from csakd_geo.metrics import seam_energy
 from csakd_geo.options import make_options
 from csakd_geo.product import write_job
 from csakd_geo.spectral import SpectralAxis
+from csakd_geo.threads import let_threads_sleep
 
 BANDS, RATIO, TILE, OVERLAP = 172, 4, 256, 64
 GMAC = 144.78  # of the student over a 256 pixel tile (csakd-geo model complexity)
@@ -117,6 +119,7 @@ def plain(job, hsi: Path, msi: Path, target: Path) -> float:
     import torch
 
     task = (job.choice.method.path, job.fitted.to_bytes(), hsi, msi, target, torch.get_num_threads())
+    os.environ.pop("OMP_WAIT_POLICY", None)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(slide, task)
 
@@ -215,6 +218,7 @@ class Idle:
 
 def measure_speed(given: argparse.Namespace, folder: Path) -> None:
     """Print the ratios."""
+    let_threads_sleep()
     import torch
 
     hsi, msi = make_pair(folder, given.size)

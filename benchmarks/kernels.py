@@ -1,18 +1,24 @@
 """Ways to compute a dense block on a CPU, as ratios in one run, and what they round.
 
     python benchmarks/kernels.py [--rounds 9] [--threads N]
+    python benchmarks/kernels.py --waiting
 
 A block of the published size over a tile of 256 MSI pixels and its halo: of concatenations or by source, with
 torch's own convolutions in channels-last order or Winograd's in the other. The ways take turns; a figure is the ratio
-of medians to the first one's, and the relative RMSE against float64.
+of medians to the first one's, and the relative RMSE against float64. ``--waiting`` prints the time of the block by
+source in Winograd's form where OpenMP's threads sleep after a loop over that where they wait as torch has them do, in
+processes that take turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 
 import torch
@@ -44,16 +50,48 @@ def error(block: DenseBlock, x: torch.Tensor, by_source: bool, winograd: bool) -
     return float((found - expected).norm() / expected.norm())
 
 
+def compare_waiting(rounds: int) -> None:
+    """Print how long the block takes with sleeping threads, relative to waiting ones."""
+    taken: dict[str, list[float]] = {"": [], "passive": []}
+    for _ in range(rounds):
+        for policy, seen in taken.items():
+            kept = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+            kept |= {"OMP_WAIT_POLICY": policy} if policy else {}
+            child = subprocess.run(
+                [sys.executable, __file__, "--one"], env=kept, capture_output=True, text=True, check=True
+            )
+            seen.append(float(child.stdout))
+    waiting, sleeping = (statistics.median(seen) for seen in taken.values())
+    print(f"sleeping / waiting: {sleeping / waiting:.2f} (medians of {rounds} processes each)")
+
+
+def time_one() -> float:
+    """Median seconds of the block by source in Winograd's form."""
+    if not available():
+        raise SystemExit("torch has no convolutions in Winograd's form on this CPU.")
+    block, x = DenseBlock(FEATURES, GROWTH).eval(), torch.randn(1, FEATURES, SIDE, SIDE)
+    with torch.inference_mode(), kept_memory():
+        return statistics.median([seconds(block, x, True, True) for _ in range(12)][4:])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--waiting", action="store_true", help="compare what OpenMP's threads do in between")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.one:
+        print(time_one())
+        return
     torch.set_num_threads(given.threads)
     machine = platform.processor() or platform.machine()
     print(f"{machine}, {given.threads} threads, torch {torch.__version__}\n")
+    if given.waiting:
+        compare_waiting(given.rounds)
+        return
     block, x = DenseBlock(FEATURES, GROWTH).eval(), torch.randn(1, FEATURES, SIDE, SIDE)
     x_last = x.contiguous(memory_format=torch.channels_last)
     ways = {

@@ -1,10 +1,11 @@
 """One BLAS thread: our matrices are many and small, and sums then come out the same everywhere.
 
-Super-tiles run side by side instead, and torch keeps its own threads.
+Super-tiles run side by side instead, and torch keeps its own threads, which sleep where they have nothing to do.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,3 +62,14 @@ def one_blas_thread() -> Iterator[None]:
         yield
     finally:
         _shared.leave()
+
+
+def let_threads_sleep() -> None:
+    """Have OpenMP's threads sleep after a loop instead of waiting for the next one at full speed.
+
+    Convolutions in Winograd's form have threads of their own, as have reading and writing, and a waiting thread
+    takes a core from them: without, a dense block takes 0.8 of the time (``benchmarks/kernels.py --waiting``).
+    Training is the slower for it. OpenMP reads the setting as it is loaded, so this comes before torch; a setting of the
+    user's stays.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")

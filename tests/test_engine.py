@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -513,6 +515,43 @@ def test_halo_of_a_method_that_is_known_to_need_three() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- threads
+
+
+SLEEPING = """
+import os, sys
+import csakd_geo.threads as threads
+from csakd_geo.cli import main
+set_them = threads.let_threads_sleep
+threads.let_threads_sleep = lambda: print("called before torch:", "torch" not in sys.modules) or set_them()
+main(sys.argv[1:], standalone_mode=False)
+print("policy:", os.environ.get("OMP_WAIT_POLICY"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "given", "words"),
+    [
+        ([], {}, ["called before torch: True", "policy: passive"]),
+        ([], {"OMP_WAIT_POLICY": "active"}, ["called before torch: True", "policy: active"]),
+        (["--adapt-minutes", "1"], {}, ["policy: None"]),
+    ],
+)
+def test_threads_of_a_run_sleep_between_loops_but_those_of_training(
+    tmp_path: Path, more: list[str], given: dict[str, str], words: list[str]
+) -> None:
+    """OpenMP reads the setting as torch loads it."""
+    pair = made.make_pair(tmp_path)
+    kept = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    arguments = ["fuse", str(pair.hsi), str(pair.msi), "-o", str(tmp_path / "o.tif"), "--dry-run", *more]
+    run = subprocess.run(
+        [sys.executable, "-c", SLEEPING, *arguments],
+        env=kept | given,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert run.stdout.splitlines() == words
 
 
 def overlapping_limits() -> None:

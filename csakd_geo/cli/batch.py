@@ -107,11 +107,14 @@ def batch(
     from csakd_geo.batch.summary import count_words, write_summary
     from csakd_geo.options import make_options, read_config
     from csakd_geo.stac import item_path
+    from csakd_geo.threads import let_threads_sleep
 
     if workers is not None and scheduler is not None:
         raise click.UsageError("Give --workers or --scheduler, not both.")
     options = {} if config is None else read_config(config)
-    make_options(options)  # what is wrong for all scenes is said once
+    checked = make_options(options)  # what is wrong for all scenes is said once
+    if not checked.adapt_minutes:
+        let_threads_sleep()
     scenes, warnings = read_manifest(manifest, folder=folder)
     for sentence in warnings:
         warn(sentence)

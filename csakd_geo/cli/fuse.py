@@ -126,6 +126,7 @@ def fuse(
     from csakd_geo.report import check_page, write_report
     from csakd_geo.stac import write_item
     from csakd_geo.target import check_target
+    from csakd_geo.threads import let_threads_sleep
 
     values = {} if config is None else read_config(config)
     overwrite, resume, quicklook, stac, page, dry_run, quiet, log_json = (
@@ -145,6 +146,8 @@ def fuse(
     truth = truth or configured
     values |= {name: value for name, value in given.items() if value is not None}
     options = make_options(values)
+    if not options.adapt_minutes:
+        let_threads_sleep()
     begun, address = time.monotonic(), address_of(output)
     with Reporter(quiet=quiet, as_json=log_json) as report:
         if not dry_run:

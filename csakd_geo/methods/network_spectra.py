@@ -95,6 +95,12 @@ class Spectra:
         return spectra.view(-1, *answer.shape[1:])
 
 
+def _between(values: Tensor, low: float, high: float) -> bool:
+    """Whether all values lie between two numbers; false where one is NaN."""
+    least, most = values.aminmax()
+    return bool(least > low) and bool(most < high)
+
+
 def encode(values: Tensor, encoding: Encoding) -> tuple[Tensor, Tensor]:
     """As :meth:`csakd_geo.io.Encoding.encode`, on the values' device; uint16 comes as int32.
 
@@ -113,17 +119,20 @@ def encode(values: Tensor, encoding: Encoding) -> tuple[Tensor, Tensor]:
             (), dtype=torch.int64, device=values.device
         )
     low, high = encoding.limits
-    empty = ~values.isfinite()
-    gaps = values.device.type != "cpu" or bool(empty.any())  # a GPU would have to be waited for
+    here = values.device.type == "cpu"  # a GPU would have to be waited for
+    gaps = not (here and _between(values, -torch.inf, torch.inf))
+    empty = ~values.isfinite() if gaps else None
     for name, operation in (("offset", values.sub_), ("scale", values.div_)):
         parts = getattr(encoding, name)
         if any(part != (name == "scale") for part in parts):
             operation(torch.tensor(parts, dtype=torch.float32, device=values.device)[:, None, None])
     values.round_()
-    if gaps:
+    if not gaps and _between(values, low - 1, high + 1):
+        return values.to(STORED[encoding.dtype]), torch.zeros((), dtype=torch.int64)
+    if empty is not None:
         values.masked_fill_(empty, low)
     stored = values.clamp(low, high)
     clipped = (stored != values).sum()
-    if gaps:
+    if empty is not None:
         stored.masked_fill_(empty, encoding.nodata)
     return stored.to(STORED[encoding.dtype]), clipped
