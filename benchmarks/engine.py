@@ -39,7 +39,7 @@ from scipy.ndimage import gaussian_filter
 
 from csakd_geo.degrade import PSF, degrade
 from csakd_geo.draft import draft_job
-from csakd_geo.engine.memory import kept_memory
+from csakd_geo.engine.memory import kept_memory, share_arena
 from csakd_geo.engine.store import Store
 from csakd_geo.job import prepare_job
 from csakd_geo.metrics import seam_energy
@@ -218,6 +218,7 @@ class Idle:
 
 def measure_speed(given: argparse.Namespace, folder: Path) -> None:
     """Print the ratios."""
+    share_arena()
     let_threads_sleep()
     import torch
 

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import platform
 import subprocess
 import sys
 import threading
@@ -517,12 +518,50 @@ def test_halo_of_a_method_that_is_known_to_need_three() -> None:
 # ------------------------------------------------------------------------------------------------- threads
 
 
+FAULTS = """
+import resource, sys, threading
+import numpy as np
+from csakd_geo.engine.memory import kept_memory, share_arena
+
+if sys.argv[1] == "shared":
+    share_arena()
+go = threading.Event()
+
+def work():
+    words = [str(k) for k in range(1000)]  # a thread has an arena from its first allocation on
+    go.wait()
+    for _ in range(40):
+        arrays = [np.ones(700_000, np.float32) for _ in range(60)]
+        del arrays
+
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads:
+    thread.start()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+with kept_memory():
+    go.set()
+    for thread in threads:
+        thread.join()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_threads_that_share_an_arena_take_the_memory_that_they_have_freed() -> None:
+    """Counted in pages that the system had to clear: 80,000 instead of 830,000 where this was written."""
+    shared, own = (
+        int(subprocess.check_output([sys.executable, "-c", FAULTS, name], text=True, timeout=120))
+        for name in ("shared", "own")
+    )
+    assert shared < own / 3
+
+
 SLEEPING = """
 import os, sys
-import csakd_geo.threads as threads
+import csakd_geo.cli.fuse as fuse
 from csakd_geo.cli import main
-set_them = threads.let_threads_sleep
-threads.let_threads_sleep = lambda: print("called before torch:", "torch" not in sys.modules) or set_them()
+set_them = fuse.let_threads_sleep
+fuse.let_threads_sleep = lambda: print("called before torch:", "torch" not in sys.modules) or set_them()
 main(sys.argv[1:], standalone_mode=False)
 print("policy:", os.environ.get("OMP_WAIT_POLICY"))
 """

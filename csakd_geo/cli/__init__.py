@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import click
 
 from csakd_geo._version import __version__
+from csakd_geo.engine.memory import share_arena
 from csakd_geo.errors import CsakdGeoError
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what goes wrong ends in one sentence on stderr and exit code 1."""
+        share_arena()  # before a command's libraries begin threads
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):

@@ -11,6 +11,7 @@ import click
 
 from csakd_geo.cli import console, warn
 from csakd_geo.errors import OutputError
+from csakd_geo.threads import let_threads_sleep
 
 if TYPE_CHECKING:
     from csakd_geo.batch.run import Outcome
@@ -107,13 +108,12 @@ def batch(
     from csakd_geo.batch.summary import count_words, write_summary
     from csakd_geo.options import make_options, read_config
     from csakd_geo.stac import item_path
-    from csakd_geo.threads import let_threads_sleep
 
     if workers is not None and scheduler is not None:
         raise click.UsageError("Give --workers or --scheduler, not both.")
     options = {} if config is None else read_config(config)
     checked = make_options(options)  # what is wrong for all scenes is said once
-    if not checked.adapt_minutes:
+    if not checked.adapt_minutes:  # training is the slower for it
         let_threads_sleep()
     scenes, warnings = read_manifest(manifest, folder=folder)
     for sentence in warnings:

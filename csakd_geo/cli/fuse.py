@@ -12,6 +12,7 @@ from csakd_geo.cli import common, console
 from csakd_geo.cli.fuse_run import check_stac, page_path, picture_path, plan_rows, run_fusion
 from csakd_geo.cli.progress import Reporter
 from csakd_geo.errors import InputError, OutputError
+from csakd_geo.threads import let_threads_sleep
 
 
 def _halo(_: click.Context, __: click.Parameter, value: str | None) -> str | int | None:
@@ -126,7 +127,6 @@ def fuse(
     from csakd_geo.report import check_page, write_report
     from csakd_geo.stac import write_item
     from csakd_geo.target import check_target
-    from csakd_geo.threads import let_threads_sleep
 
     values = {} if config is None else read_config(config)
     overwrite, resume, quicklook, stac, page, dry_run, quiet, log_json = (
@@ -146,7 +146,7 @@ def fuse(
     truth = truth or configured
     values |= {name: value for name, value in given.items() if value is not None}
     options = make_options(values)
-    if not options.adapt_minutes:
+    if not options.adapt_minutes:  # training is the slower for it
         let_threads_sleep()
     begun, address = time.monotonic(), address_of(output)
     with Reporter(quiet=quiet, as_json=log_json) as report:

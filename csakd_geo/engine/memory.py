@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import functools
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +40,16 @@ def kept_memory() -> Iterator[None]:
                 _give_back()
 
 
+def share_arena() -> None:
+    """Have all threads that start from now on share one arena, where the C library is glibc.
+
+    In an arena of its own a thread takes and returns memory in pieces of 64 MB, whatever :func:`kept_memory` says:
+    with two super-tiles in hand, a million pages more are cleared for a scene of 1024 x 1024 pixels.
+    """
+    _AFTER[_ARENA_MAX] = 1
+    _set({_ARENA_MAX: 1})
+
+
 def _set(options: dict[int, int]) -> None:
     library = _libc()
     if library is not None:
@@ -56,6 +66,5 @@ def _give_back() -> None:
 @functools.cache
 def _libc() -> Any:
     """The C library, if it is glibc."""
-    name = ctypes.util.find_library("c")
-    library = None if name is None else ctypes.CDLL(name)
+    library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
     return library if hasattr(library, "malloc_trim") else None
