@@ -119,15 +119,15 @@ def encode(values: Tensor, encoding: Encoding) -> tuple[Tensor, Tensor]:
             (), dtype=torch.int64, device=values.device
         )
     low, high = encoding.limits
-    here = values.device.type == "cpu"  # a GPU would have to be waited for
-    gaps = not (here and _between(values, -torch.inf, torch.inf))
-    empty = ~values.isfinite() if gaps else None
+    # a GPU would have to be waited for
+    whole = values.device.type == "cpu" and _between(values, -torch.inf, torch.inf)
+    empty = None if whole else ~values.isfinite()
     for name, operation in (("offset", values.sub_), ("scale", values.div_)):
         parts = getattr(encoding, name)
         if any(part != (name == "scale") for part in parts):
             operation(torch.tensor(parts, dtype=torch.float32, device=values.device)[:, None, None])
     values.round_()
-    if not gaps and _between(values, low - 1, high + 1):
+    if whole and _between(values, low - 1, high + 1):
         return values.to(STORED[encoding.dtype]), torch.zeros((), dtype=torch.int64)
     if empty is not None:
         values.masked_fill_(empty, low)
