@@ -11,6 +11,7 @@ the published size with random weights. Per precision:
 * plain: torch eager, 256 pixel tiles with 25 % overlap, Gaussian weights over the whole array in memory,
   written as a GeoTIFF with rasterio; in a process of its own, with torch's own settings.
 
+The seam metric of each result is over that of the other on the same lines, where the other was not cut.
 ``--bf16`` adds bf16; on CPUs without instructions for it the figure says little. ``--device cuda`` prints tiles
 per second, the share of the measured matrix-product ceiling and the GPU's idle time instead of the plain way.
 ``--memory`` prints the peak resident memory of one ``csakd-geo fuse`` against what its plan promised.
@@ -161,12 +162,16 @@ def slide(path: Path, fit: bytes, hsi: Path, msi: Path, target: Path, threads: i
     return time.perf_counter() - begun
 
 
-def seam(path: Path, msi: Path, step: int) -> float:
-    """Seam metric of a file, against the MSI as guide."""
-    with rasterio.open(path) as src:
-        cube = src.read(list(range(1, BANDS + 1, 24))).astype(np.float32)
+def seam(path: Path, other: Path, msi: Path, step: int) -> float:
+    """Seam metric of a file over that of another, which was not cut there; the MSI is the guide of both."""
     with rasterio.open(msi) as src:
-        return seam_energy(cube, step, guide=src.read(), period=RATIO)
+        guide = src.read()
+    found = []
+    for one in (path, other):
+        with rasterio.open(one) as src:
+            cube = src.read(list(range(1, BANDS + 1, 24))).astype(np.float32)
+        found.append(seam_energy(cube, step, guide=guide, period=RATIO))
+    return found[0] / found[1]
 
 
 def ceiling(device: str, dtype) -> float:
@@ -236,7 +241,7 @@ def measure_speed(given: argparse.Namespace, folder: Path) -> None:
     for precision in ("float32", "bf16") if given.bf16 else ("float32",):
         options = make_options(
             {"model": str(model), "shift": "none", "backend": given.backend, "precision": precision}
-            | {"device": given.device, "supertile": given.supertile, "halo": given.halo}
+            | {"device": given.device, "supertile": given.supertile, "tile": given.tile, "halo": given.halo}
         )
         job = prepare_job(draft_job(hsi, msi, options), report=quiet)
         seconds = bare(job, given.size)
@@ -254,10 +259,13 @@ def measure_speed(given: argparse.Namespace, folder: Path) -> None:
         elif reference is None:
             reference = (
                 plain(job, hsi, msi, folder / "plain.tif"),
-                seam(folder / "plain.tif", msi, TILE - OVERLAP),
+                seam(folder / "plain.tif", target, msi, TILE - OVERLAP),
             )
         long, plain_seam = reference or (float("nan"), float("nan"))
-        edges = seam(target, msi, job.plan.tile * RATIO)
+        cut = job.plan.tile * RATIO  # a single tile has no seams
+        edges = (
+            seam(target, folder / "plain.tif", msi, cut) if reference and cut < given.size else float("nan")
+        )
         print(
             f"| {precision} | {name} | {seconds:.1f} | {took:.1f} | {stages['fuse']:.1f} | {stages['write']:.1f} "
             f"| {took / seconds:.2f} | {long:.1f} | {long / took:.2f} | {edges:.3f} | {plain_seam:.3f} |",
@@ -309,6 +317,7 @@ def main() -> None:
     )
     parser.add_argument("--size", type=int, default=1024, help="MSI pixels per side, a multiple of 256")
     parser.add_argument("--supertile", type=int, help="MSI pixels per side of a super-tile")
+    parser.add_argument("--tile", type=int, help="MSI pixels per side of a tile")
     parser.add_argument("--halo", help="HSI pixels of context, or auto; what the model states by default")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--device", default="cpu")

@@ -22,7 +22,7 @@ from csakd_geo.tiling import Window, align
 
 _SUPERTILE = 1024  # MSI pixels
 _BARE_SUPERTILE = 512  # of a network without base, which needs less context
-_TILE, _NETWORK_TILE = 512, 256  # MSI pixels: of a method, of a network's fine streams, which fit the cache
+_TILE, _GPU_TILE = 512, 256  # MSI pixels; a GPU takes many at once
 _LEAST_TILE = 64  # MSI pixels
 _CUBE_BYTES = 400e6  # largest super-tile cube, as stored
 _BASE_BYTES = 650e6  # interpreter, libraries, torch
@@ -31,7 +31,8 @@ _FIT, _BARE_FIT = 2.0, 1.5  # what a fit takes over its inputs, of a method and 
 _DRAWN = 75  # planes of a network's answers that are drawn to the images
 _CUBES, _PLANES = 2.5, 60  # float32 cubes of a tile that a method works with, and planes beside them
 _NEAR = 2  # HSI pixels of context that a network's tile sees, typical
-_STREAMS = 34  # float32 maps per feature that a network holds at its peak, with what convolutions unfold
+_STREAMS = 22  # float32 maps per feature that a network holds at its peak, with what convolutions unfold
+_GRAPHS = ("onnxruntime", "openvino")
 _GRAPH_BYTES = 800e6  # what is left of timing the graph runtimes beside torch
 _PROBE = 16  # HSI pixels per side of the patch that is timed
 _PLACES = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.75), (0.25, 0.75), (0.75, 0.25), (0, 0), (1, 1), (0, 1), (1, 0))
@@ -71,7 +72,7 @@ class Cutting:
     blended : bool
         Super-tiles are held as float32 until they are stored.
     graph : bool
-        OpenVINO may run the network, which holds more at once.
+        ONNX Runtime or OpenVINO may run the network, which hold more at once.
     """
 
     tile: int
@@ -102,7 +103,8 @@ def pick_cutting(scene: Scene, method: Method, options: FuseOptions, *, bands: i
     r, size = scene.grid.ratio, 2 if options.dtype == "int16" else 4
     blended = options.blend != "crop"
     network = isinstance(method, CSAKD)
-    tile = align(options.tile or (_NETWORK_TILE if network else _TILE), r)
+    on_gpu = isinstance(method, CSAKD) and method.device.startswith("cuda")
+    tile = align(options.tile or (_GPU_TILE if on_gpu else _TILE), r)
     if options.supertile:
         supertile = -(-align(options.supertile, r) // tile) * tile
     else:
@@ -112,7 +114,7 @@ def pick_cutting(scene: Scene, method: Method, options: FuseOptions, *, bands: i
             int(np.sqrt(_CUBE_BYTES / ((4 if blended else size) * bands))),
         )
         supertile = max(1, side // (tile * r)) * tile
-    cutting = Cutting(tile, supertile, bands, size, blended, network and _may_use_openvino(options))
+    cutting = Cutting(tile, supertile, bands, size, blended, network and _may_use_graph(options))
     if options.memory is None:
         return cutting
     allowed, least = parse_bytes(options.memory), align(_LEAST_TILE, r)
@@ -131,9 +133,9 @@ def pick_cutting(scene: Scene, method: Method, options: FuseOptions, *, bands: i
     return cutting
 
 
-def _may_use_openvino(options: FuseOptions) -> bool:
-    found = importlib.util.find_spec("openvino") is not None and not options.device.startswith("cuda")
-    return found and options.backend in ("auto", "openvino")
+def _may_use_graph(options: FuseOptions) -> bool:
+    found = any(importlib.util.find_spec(name) is not None for name in _GRAPHS)
+    return found and not options.device.startswith("cuda") and options.backend in ("auto", *_GRAPHS)
 
 
 def wide_tile(supertile: int, ratio: int) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,10 @@ from csakd_geo.errors import InputError, ModelError, OutputError
 from csakd_geo.io.encoding import Encoding
 from csakd_geo.job import Job, fuse, prepare_job
 from csakd_geo.methods import csakd, network_work
+from csakd_geo.methods.csakd import CSAKD
 from csakd_geo.methods.network_spectra import encode
 from csakd_geo.models import bundled_models, load_model
-from csakd_geo.models.runtime import GraphRuntime, installed, open_runtime
+from csakd_geo.models.runtime import GraphRuntime, in_turn, installed, open_runtime
 from csakd_geo.options import make_options
 from csakd_geo.simulate import SimulatedPaths
 from csakd_geo.tiling import Window, align
@@ -199,6 +202,34 @@ def test_a_batch_that_does_not_fit_is_halved(
         OutputError, match="does not fit into the memory of device cpu; choose a smaller --tile"
     ):
         fused(job)
+
+
+def test_networks_run_in_one_thread_of_a_process() -> None:
+    """What their convolutions keep per thread is there once; failures reach the caller."""
+
+    def look() -> tuple[int, bool]:
+        return threading.get_ident(), torch.is_inference_mode_enabled()
+
+    with ThreadPoolExecutor(3) as pool:
+        found = [task.result() for task in [pool.submit(in_turn, look) for _ in range(9)]]
+    assert len(set(found)) == 1
+    assert found[0] == in_turn(look)
+    assert found[0][0] != threading.get_ident()
+    assert found[0][1]
+    with pytest.raises(ZeroDivisionError):
+        in_turn(lambda: 1 / 0)
+
+
+def test_tiles_of_networks_are_large_on_a_cpu_and_many_on_a_gpu(
+    pair: made.Pair, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = draft_job(pair.hsi, pair.msi, make_options({"model": str(models["cross"])}))
+    monkeypatch.setattr(csakd, "_load", lambda path, device: load_model(path))  # there may be no GPU
+    sides = {
+        device: pick_cutting(draft.scene, CSAKD(models["cross"], device=device), draft.options, bands=12).tile
+        for device in ("cpu", "cuda:0")
+    }
+    assert sides == {"cpu": 512 // 4, "cuda:0": 256 // 4}
 
 
 @settings(max_examples=60, deadline=None)

@@ -17,9 +17,10 @@ from csakd_geo.methods.base import Cut, Fitted, begin
 from csakd_geo.methods.csakd import CSAKD
 from csakd_geo.models import file_sha256
 from csakd_geo.pair import Pair
-from csakd_geo.tiling import TilePlan, Window
+from csakd_geo.tiling import TilePlan, Window, align
 
 WORTH = 60.0  # seconds of fusing below which a timing, and the tracing before it, would not pay
+_TIMED = 256  # MSI pixels per side of the tile that is timed, at most
 
 
 def pick_backend(
@@ -49,7 +50,7 @@ def pick_backend(
         candidates += [(name, "bf16") for name, _ in candidates if name != "onnxruntime"]
     if method.device != "cpu":
         return method.running("torch", precision), {}
-    tile = min(plan.tile, *pair.blocks[0].valid.shape)
+    tile = min(plan.tile, align(_TIMED, plan.ratio), *pair.blocks[0].valid.shape)
     tiles = plan.height * plan.width / tile**2
     first = _seconds(method, fitted, pair, tile)
     timed = {"torch float32": round(first, 4)}

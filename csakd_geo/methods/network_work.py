@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -23,7 +24,7 @@ from csakd_geo.methods.base import Cut, Fitted
 from csakd_geo.methods.csakd import attention_sums
 from csakd_geo.methods.network_form import base_coordinates, image_inputs
 from csakd_geo.methods.network_spectra import STORED, Spectra, encode
-from csakd_geo.models.runtime import Runtime, attention_matrices, turn
+from csakd_geo.models.runtime import Runtime, attention_matrices, in_turn
 from csakd_geo.threads import one_blas_thread
 from csakd_geo.tiling import Window, around
 
@@ -102,17 +103,19 @@ class NetworkWork:
         device = runtime.device
         agreeing = Agreeing.of(model.card, fitted)
         seen, z = image_inputs(model.card, fitted, hsi, msi), base_coordinates(model.card, fitted, hsi, msi)
-        with turn, torch.inference_mode():
+
+        def coarse() -> tuple[Tensor, Tensor, tuple[Tensor, Tensor], Tensor | None]:
             low, high = _send(seen.hsi, device), _send(seen.msi, device)
-            coarse = runtime.coarse(low, high)
-            matrices = attention_matrices(model, attention_sums(fitted))
+            return low, high, runtime.coarse(low, high), attention_matrices(model, attention_sums(fitted))
+
+        low, high, streams, matrices = in_turn(coarse)
         return cls(
             runtime,
             Spectra.of(model, fitted, rows, device, agreeing),
             fitted.psf.ratio,
             low,
             high,
-            coarse,
+            streams,
             None if z is None else _send(z, device),
             None if matrices is None else matrices.to(device),
             (hsi, msi),
@@ -139,8 +142,7 @@ class NetworkWork:
         while k < len(cuts):
             group = _alike(cuts[k : k + _sizes.get(device, 1 if device == "cpu" else BATCH)])
             try:
-                with turn, torch.inference_mode():
-                    found = run(group)
+                found = in_turn(partial(run, group))
             except torch.OutOfMemoryError as error:
                 if len(group) == 1:
                     raise OutputError(

@@ -1,18 +1,18 @@
 """What runs a network tile by tile: torch itself, or its traced fine half in ONNX Runtime or OpenVINO.
 
 All take and give torch tensors, so that what comes before and after is the same for each. A network
-uses all cores by itself; `turn` lets one tile of a process in at a time.
+uses all cores by itself; `in_turn` runs one tile of a process at a time.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import cache, cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import platformdirs
@@ -34,8 +34,28 @@ PACKAGES = {"torch": ("torch",), "onnxruntime": ("onnx", "onnxruntime"), "openvi
 #: torch's own compiler, which is only taken when asked for: it needs a C++ compiler (Triton on a GPU).
 COMPILED = "torch-compile"
 
-#: One tile at a time in a process.
-turn = threading.RLock()
+_Found = TypeVar("_Found")
+
+
+def in_turn(run: Callable[[], _Found]) -> _Found:
+    """What `run` returns, from the one thread of this process that networks run in, without gradients.
+
+    Convolutions in Winograd's form keep what they unfold for as long as their thread lives: 1 GB for a tile of 512
+    pixels and 86 features, which a second thread would hold once more.
+    """
+    return _network_thread().submit(_without_gradients, run).result()
+
+
+@cache
+def _network_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="network")
+
+
+def _without_gradients(run: Callable[[], _Found]) -> _Found:
+    import torch
+
+    with torch.inference_mode():
+        return run()
 
 
 class Runtime(Protocol):
