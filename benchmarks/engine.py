@@ -301,6 +301,7 @@ def measure_memory(given: argparse.Namespace, folder: Path) -> None:
     for words in runs.values() if given.method is None else [runs[given.method]]:
         arguments = ["fuse", str(hsi), str(msi), "-o", str(folder / "o.tif"), "--overwrite", *words]
         arguments += ["--memory", given.limit][: 0 if given.limit is None else 2]
+        arguments += ["--tile", str(given.tile)][: 0 if given.tile is None else 2]
         begun = time.perf_counter()
         child = subprocess.run(
             [sys.executable, "-c", PEAK, *arguments], capture_output=True, text=True, check=False
