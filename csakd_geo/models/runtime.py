@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -35,6 +35,7 @@ PACKAGES = {"torch": ("torch",), "onnxruntime": ("onnx", "onnxruntime"), "openvi
 COMPILED = "torch-compile"
 
 _Found = TypeVar("_Found")
+_networks = ThreadPoolExecutor(1, thread_name_prefix="network")  # its thread begins with the first tile
 
 
 def in_turn(run: Callable[[], _Found]) -> _Found:
@@ -43,12 +44,7 @@ def in_turn(run: Callable[[], _Found]) -> _Found:
     Convolutions in Winograd's form keep what they unfold for as long as their thread lives: 1 GB for a tile of 512
     pixels and 86 features, which a second thread would hold once more.
     """
-    return _network_thread().submit(_without_gradients, run).result()
-
-
-@cache
-def _network_thread() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix="network")
+    return _networks.submit(_without_gradients, run).result()
 
 
 def _without_gradients(run: Callable[[], _Found]) -> _Found:
