@@ -327,7 +327,7 @@ def main() -> None:
     parser.add_argument("--tile", type=int, help="MSI pixels per side of a tile")
     parser.add_argument("--halo", help="HSI pixels of context, or auto; what the model states by default")
     parser.add_argument("--backend", default="auto")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of bare and engine")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--memory", action="store_true")

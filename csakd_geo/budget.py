@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import time
@@ -32,7 +31,6 @@ _DRAWN = 75  # planes of a network's answers that are drawn to the images
 _CUBES, _PLANES = 2.5, 60  # float32 cubes of a tile that a method works with, and planes beside them
 _NEAR = 2  # HSI pixels of context that a network's tile sees, typical
 _STREAMS = 22  # float32 maps per feature that a network holds at its peak, with what convolutions unfold
-_GRAPHS = ("onnxruntime", "openvino")
 _GRAPH_BYTES = 800e6  # what is left of timing the graph runtimes beside torch
 _PROBE = 16  # HSI pixels per side of the patch that is timed
 _PLACES = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.75), (0.25, 0.75), (0.75, 0.25), (0, 0), (1, 1), (0, 1), (1, 0))
@@ -102,19 +100,20 @@ def pick_cutting(scene: Scene, method: Method, options: FuseOptions, *, bands: i
     """
     r, size = scene.grid.ratio, 2 if options.dtype == "int16" else 4
     blended = options.blend != "crop"
-    network = isinstance(method, CSAKD)
-    on_gpu = isinstance(method, CSAKD) and method.device.startswith("cuda")
+    network = method if isinstance(method, CSAKD) else None
+    on_gpu = network is not None and network.device.startswith("cuda")
     tile = align(options.tile or (_GPU_TILE if on_gpu else _TILE), r)
     if options.supertile:
         supertile = -(-align(options.supertile, r) // tile) * tile
     else:
-        bare = isinstance(method, CSAKD) and method.card.base is None
+        bare = network is not None and network.card.base is None
         side = min(
             _BARE_SUPERTILE if bare else _SUPERTILE,
             int(np.sqrt(_CUBE_BYTES / ((4 if blended else size) * bands))),
         )
         supertile = max(1, side // (tile * r)) * tile
-    cutting = Cutting(tile, supertile, bands, size, blended, network and _may_use_graph(options))
+    graph = network is not None and not on_gpu and _may_use_graph(options)
+    cutting = Cutting(tile, supertile, bands, size, blended, graph)
     if options.memory is None:
         return cutting
     allowed, least = parse_bytes(options.memory), align(_LEAST_TILE, r)
@@ -134,8 +133,9 @@ def pick_cutting(scene: Scene, method: Method, options: FuseOptions, *, bands: i
 
 
 def _may_use_graph(options: FuseOptions) -> bool:
-    found = any(importlib.util.find_spec(name) is not None for name in _GRAPHS)
-    return found and not options.device.startswith("cuda") and options.backend in ("auto", *_GRAPHS)
+    from csakd_geo.models.runtime import PACKAGES, installed
+
+    return any(name != "torch" and installed(name) and options.backend in ("auto", name) for name in PACKAGES)
 
 
 def wide_tile(supertile: int, ratio: int) -> int:
