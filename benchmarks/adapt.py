@@ -25,20 +25,44 @@ from csakd_geo.options import FuseOptions
 from csakd_geo.pair import Block, Pair
 from csakd_geo.response import estimate_response
 from csakd_geo.sensors import get_sensor
-from csakd_geo.spectral import gaussian_response
+from csakd_geo.spectral import SpectralAxis, gaussian_response
 
 
-def textures(data: Path, side: int):
-    """Ten Sentinel-2 bands (band, y, x) in the sensor's order."""
+def sentinel2(data: Path) -> list[np.ndarray]:
+    """Ten Sentinel-2 bands (band, y, x) of each crop, in the sensor's order."""
     crops = []
     for path in sorted((data / "sentinel2").glob("*_10m.tif")):
         fine, coarse = (read(path.with_name(path.name.replace("10m", res)))[0] for res in ("10m", "20m"))
         coarse = coarse.repeat(2, 1).repeat(2, 2)
         # B2 B3 B4 [B5 B6 B7] B8 [B8A B11 B12]
         crops.append(np.stack([*fine[:3], *coarse[:3], fine[3], *coarse[3:]]))
-    first, second = crops
+    return crops
+
+
+def textures(data: Path, side: int):
+    """Both crops side by side, and below them in turn and upside down, (band, y, x)."""
+    first, second = sentinel2(data)
     rows = [np.concatenate([first, second], 2), np.concatenate([second[:, ::-1], first[:, ::-1]], 2)]
     return np.concatenate(rows, 1)[:, :side, :side]
+
+
+def clothe(texture, spectra, axis: SpectralAxis, *, nearest: int):
+    """Spectra (band, ...) placed over a texture (10, y, x) by their likeness in ten Sentinel-2 bands."""
+    flat = spectra.reshape(len(spectra), -1)
+    seen = gaussian_response(get_sensor("sentinel2").axis, axis) @ flat
+    height, width = texture.shape[1:]
+    columns = texture.reshape(len(texture), -1)
+    # ranks, so that illumination and units of the two sensors do not matter
+    order = np.argsort(np.argsort(columns, axis=1), axis=1) / columns.shape[1]
+    matched = np.stack([np.quantile(s, o) for s, o in zip(seen, order, strict=True)])
+    spread = seen.std(1, keepdims=True)
+    distance, index = cKDTree((seen / spread).T).query((matched / spread).T, k=[*range(1, nearest + 1)])
+    weight = 1 / (distance + 1e-3)
+    weight /= weight.sum(1, keepdims=True)
+    cube = np.zeros((len(flat), height * width), np.float32)
+    for k in range(nearest):
+        cube += (flat[:, index[:, k]] * weight[:, k]).astype(np.float32)
+    return cube.reshape(-1, height, width)
 
 
 def scene(data: Path, side: int):
@@ -47,21 +71,7 @@ def scene(data: Path, side: int):
     flat = spectra.reshape(len(spectra), -1)
     keep = np.isfinite(flat).all(1)
     flat, axis = np.maximum(flat[keep], 0), axis.take(np.flatnonzero(keep))
-    seen = gaussian_response(get_sensor("sentinel2").axis, axis) @ flat
-    texture = textures(data, side)
-    height, width = texture.shape[1:]
-    columns = texture.reshape(len(texture), -1)
-    # ranks, so that illumination and units of the two sensors do not matter
-    order = np.argsort(np.argsort(columns, axis=1), axis=1) / columns.shape[1]
-    matched = np.stack([np.quantile(s, o) for s, o in zip(seen, order, strict=True)])
-    spread = seen.std(1, keepdims=True)
-    distance, index = cKDTree((seen / spread).T).query((matched / spread).T, k=4)
-    weight = 1 / (distance + 1e-3)
-    weight /= weight.sum(1, keepdims=True)
-    cube = np.zeros((len(flat), height * width), np.float32)
-    for k in range(4):
-        cube += (flat[:, index[:, k]] * weight[:, k]).astype(np.float32)
-    return cube.reshape(-1, height, width) / 1e4, axis
+    return clothe(textures(data, side), flat, axis, nearest=4) / 1e4, axis
 
 
 def main() -> None:

@@ -71,7 +71,7 @@ def make_pools(task, folder: Path):
     from csakd_geo.train.variation import Variation
 
     noise, domain = (task["noise"], task["noise"]), task["setting"] == "same area"
-    fixed = dict(ratios=(4,), sensors=("aviris-paper-4",), random_share=0.0, coarser=0.0, vnir=0.0)
+    fixed = dict(ratios=(4,), sensors=("aviris-paper-4",), random_share=0.0, turned=0.0, joined=0.0, vnir=0.0)
     at_noise = dict(snr_hsi=noise, snr_msi=(40.0, 40.0))
     varied, plain = (
         Variation(**fixed, **at_noise, fwhm=fwhm, phase=phase)

@@ -2,11 +2,13 @@
 
     python benchmarks/train_student.py DATA -o csakd_geo/models/weights/csakd-student-aviris.safetensors
 
-DATA is a folder of AVIRIS scenes as GeoTIFF (the ABU scenes, San Diego, gatorsense). Indian
+DATA is the folder with aviris (the ABU scenes, San Diego, gatorsense as GeoTIFF) and sentinel2. Indian
 Pines is left out by name, since the sample is made of it; San Diego is held out to pick the
-weights. Half of the cubes are re-mixed: the endmembers of one scene with the abundances of
-another, so that the network cannot learn which spectra go together. With `--library FILE` (an npz of
-`grid` in micrometres and `spectra`, such as USGS splib07) a third of those have spectra of the library instead.
+weights. The land that is observed is made of these scenes, so that the network can learn neither which spectra go
+together nor where: a fourth is re-mixed (endmembers of one scene with the abundances of another; with
+`--library FILE`, an npz of `grid` in micrometres and `spectra` such as USGS splib07, a third of those have spectra of
+the library), a fifth has the texture of a Sentinel-2 image, each pixel the spectra of the scene that look like it in
+ten bands. All of it is then turned and joined with another scene, as `csakd-geo train` does.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ import copy
 import json
 import multiprocessing
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from adapt import clothe, sentinel2
 from pairs import load_scene
 
 from csakd_geo.methods.cnmf import successive_projection, unmix
@@ -35,9 +39,13 @@ SCENES = {
 }
 HELD_OUT = {"sandiego_0": "AVIRIS San Diego, part 0", "sandiego_1": "AVIRIS San Diego, part 1"}
 LIBRARY = "USGS splib07, spectra mixed by abundances of these scenes"
-TERMS = "public domain (NASA/JPL AVIRIS imagery; USGS)"
+TEXTURES = "Sentinel-2 L1C, two crops, as texture only (contains modified Copernicus Sentinel data 2017)"
+TERMS = "public domain (NASA/JPL AVIRIS imagery; USGS); Copernicus Sentinel data: free, full and open"
 COMPONENTS = 10
-FROM_LIBRARY = 1 / 3
+REMIXED, TEXTURED = 0.25, 0.2  # shares of the land; the rest is a scene's own
+FROM_LIBRARY = 1 / 3  # of what is re-mixed
+SIDES = 88, 120  # pixels of a piece of texture
+BANDS = 48  # that the loss is taken over: neighbours tell the same
 
 
 def remix(cube, other, rng, library=None):
@@ -79,8 +87,34 @@ def read_library(path, axis):
     )
 
 
+def textured(cube, axis, textures, rng):
+    """Spectra of a scene where a piece of a Sentinel-2 image looks like them."""
+    side, image = int(rng.integers(*SIDES)), textures[int(rng.integers(len(textures)))]
+    y, x = (int(rng.integers(n - side)) for n in image.shape[1:])
+    return clothe(image[:, y : y + side, x : x + side], cube, axis, nearest=int(rng.integers(1, 5)))
+
+
+def at_bands(scene, axis):
+    """A scene (cube, axis) at the bands of another of the same instrument."""
+    cube, own = scene
+    order = np.argsort(own.wavelength)
+    places = np.interp(axis.wavelength, own.wavelength[order], np.arange(len(order)))
+    low = np.minimum(places.astype(int), len(order) - 2)
+    share = (places - low).astype(np.float32)[:, None, None]
+    return (1 - share) * cube[order[low]] + share * cube[order[low + 1]]
+
+
+def thinned(example, rng):
+    """An example whose truth has a few of its bands."""
+    few = np.sort(rng.permutation(len(example.truth))[:BANDS])
+    rest = None if example.rest is None else example.rest[few]
+    return replace(
+        example, truth=example.truth[few], weight=example.weight[few], level=example.level[few], rest=rest
+    )
+
+
 def build(task):
-    """Examples of one seed."""
+    """Examples of one seed; `made` land to learn from, or scenes as they are."""
     from threadpoolctl import threadpool_limits
 
     from csakd_geo.errors import CsakdGeoError
@@ -89,19 +123,31 @@ def build(task):
     from csakd_geo.train.examples import make_examples
     from csakd_geo.train.variation import Variation, vary
 
-    folder, names, count, seed, mixing, library, card_json = task
+    data, names, count, seed, made, library, card_json = task
     rng = np.random.default_rng(seed)
-    scenes = [load_scene(Path(folder) / f"{name}.tif") for name in names]
+    scenes = [load_scene(Path(data) / "aviris" / f"{name}.tif") for name in names]
+    textures = sentinel2(Path(data)) if made else []
     card, examples = ModelCard.from_json(card_json), []
+
+    def draw():
+        return scenes[int(rng.integers(len(scenes)))]
+
     with threadpool_limits(1):
         while len(examples) < count:
-            cube, axis = scenes[int(rng.integers(len(scenes)))]
-            if rng.random() < mixing:
+            cube, axis = draw()
+            kind, other = rng.random() if made else 1.0, None
+            if kind < REMIXED:
                 chosen = read_library(library, axis) if rng.random() < FROM_LIBRARY else None
-                cube = remix(cube, scenes[int(rng.integers(len(scenes)))][0], rng, chosen)
+                cube = remix(cube, draw()[0], rng, chosen)
+            elif kind < REMIXED + TEXTURED:
+                cube = textured(cube, axis, textures, rng)
+            if made:
+                other = at_bands(draw(), axis)
             try:
-                pair, truth = vary(cube, axis, Variation(), rng)
-                examples += make_examples(card, pair, (truth,), estimate_response(pair))
+                ranges = Variation() if made else Variation().plain
+                pair, truth = vary(cube, axis, ranges, rng, other=other)
+                found = make_examples(card, pair, (truth,), estimate_response(pair))
+                examples += [thinned(example, rng) for example in found] if made else found
             except CsakdGeoError as error:
                 print(f"left out: {error}", flush=True)
     return examples
@@ -119,8 +165,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--library", type=Path)
-    parser.add_argument("--examples", type=int, default=500)
-    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--examples", type=int, default=1400)
+    parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -160,18 +206,20 @@ def main() -> None:
         base="coupled-map",
         tile=512,
         halo=8,
-        training=tuple(TrainingData(name=title, terms=TERMS) for title in (*SCENES.values(), *library)),
+        training=tuple(
+            TrainingData(name=title, terms=TERMS) for title in (*SCENES.values(), TEXTURES, *library)
+        ),
     )
     half = args.examples // 2
     tasks = [
-        (str(args.data), list(SCENES), half, args.seed * 100 + k, 0.5, args.library, card.to_json())
+        (str(args.data), list(SCENES), half, args.seed * 100 + k, True, args.library, card.to_json())
         for k in (1, 2)
     ]
     begun = time.monotonic()
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         parts = pool.map(build, tasks)
     learn = [example for part in parts for example in part]
-    held = build((str(args.data), list(HELD_OUT), 12, 7, 0.0, None, card.to_json()))
+    held = build((str(args.data), list(HELD_OUT), 12, 7, False, None, card.to_json()))
     print(f"{len(learn)} examples, {len(held)} held out, {time.monotonic() - begun:.0f} s", flush=True)
 
     torch.set_num_threads(args.threads)

@@ -135,15 +135,24 @@ class RasterArchive:
         return tuple(source.name for source in self.sources)
 
     def observe(self, rng: np.random.Generator) -> tuple[Pair, FloatArray]:
-        """A random window of a random raster, seen by two made sensors."""
-        # a large raster is drawn more often than a small one
-        areas = np.array([float(s.height * s.width) for s in self.sources])
-        index = int(rng.choice(len(areas), p=areas / areas.sum()))
-        source, bands = self.sources[index], self.bands[index]
+        """A random window of a random raster, seen by two made sensors; another may be laid over it."""
+        index = self._draw(range(len(self.sources)), rng)
+        axis = self.sources[index].axis.take(self.bands[index])
+        alike = [k for k in range(len(self.sources)) if _same(axis, self.sources[k].axis.take(self.bands[k]))]
+        one = self._window(index, rng)
+        other = self._window(self._draw(alike, rng), rng) if self.variation.joined else None
+        return vary(one, axis, self.variation, rng, other=other)
+
+    def _draw(self, among: Sequence[int], rng: np.random.Generator) -> int:
+        """A random raster; a large one is drawn more often than a small one."""
+        areas = np.array([float(self.sources[k].height * self.sources[k].width) for k in among])
+        return int(rng.choice(among, p=areas / areas.sum()))
+
+    def _window(self, index: int, rng: np.random.Generator) -> FloatArray:
+        source = self.sources[index]
         height, width = min(self.window, source.height), min(self.window, source.width)
         row, col = int(rng.integers(source.height - height + 1)), int(rng.integers(source.width - width + 1))
-        cube = source.read(row, col, height, width, bands=bands.tolist())
-        return vary(cube, source.axis.take(bands), self.variation, rng)
+        return source.read(row, col, height, width, bands=self.bands[index].tolist())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -254,13 +263,18 @@ def require_same_bands(sources: Sequence[Source]) -> None:
                 f"'{source.name}' has {source.axis.size} bands but '{first.name}' has {first.axis.size}; a model "
                 "of bands needs the same ones everywhere (or train in subspace form)."
             )
-        apart = np.abs(source.axis.wavelength - first.axis.wavelength)
-        if apart.max() > _SAME_BAND:
+        if not _same(first.axis, source.axis):
+            apart = np.abs(source.axis.wavelength - first.axis.wavelength)
             band = int(apart.argmax())
             raise SpectralError(
                 f"Band {band + 1} of '{source.name}' lies {apart[band]:.1f} nm from that of '{first.name}'; a "
                 "model of bands needs the same ones everywhere (or train in subspace form)."
             )
+
+
+def _same(one: SpectralAxis, other: SpectralAxis) -> bool:
+    """Whether two images have the same bands."""
+    return one.size == other.size and bool(np.abs(one.wavelength - other.wavelength).max() <= _SAME_BAND)
 
 
 def with_bands(archive: RasterArchive, bands: NDArray[np.intp]) -> RasterArchive:

@@ -68,7 +68,9 @@ class Augmentation(_Part):
 
     `turns` also mirrors. `fwhm` and `phase` in HSI pixels, `misregistration` in MSI pixels (official
     tiles: which of their shifted HSIs are drawn), `centre_shift` in nm, `width_change` a share,
-    noise in dB (null adds none). `signs` turns the signs of subspace coefficients.
+    noise in dB (null adds none). `signs` turns the signs of subspace coefficients. `turned` and `joined` are shares of
+    land that is turned by any angle, with pixels up to `coarser` times as large, and laid over other land; held-out
+    images are observed as they are.
     """
 
     turns: bool = True
@@ -80,8 +82,10 @@ class Augmentation(_Part):
     snr_msi: Range | None = (35.0, 45.0)
     centre_shift: Weight = 0.0
     width_change: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    coarser: Annotated[float, Field(ge=0, le=1)] = 0.0
     vnir: Annotated[float, Field(ge=0, le=1)] = 0.0
+    turned: Annotated[float, Field(ge=0, le=1)] = 0.7
+    coarser: Annotated[float, Field(ge=1, le=10)] = 1.7
+    joined: Annotated[float, Field(ge=0, le=1)] = 0.65
 
     def variation(self, data: DataOptions) -> Variation:
         """The ranges that observations are drawn from."""

@@ -43,13 +43,13 @@ def open_archives(config: TrainConfig) -> tuple[Archive, Archive]:
     learn, held = (
         RasterArchive.open(
             patterns,
-            variation,
+            ranges,
             window=data.window,
             least=least,
             uniform=uniform,
             wavelengths=data.wavelengths,
         )
-        for patterns in (data.train, data.validation)
+        for patterns, ranges in ((data.train, variation), (data.validation, variation.plain))
     )
     _require_apart(learn, held)
     if uniform:

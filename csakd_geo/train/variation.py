@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,12 @@ from csakd_geo.degrade import PSF, degrade, observe
 from csakd_geo.pair import Block, Pair
 from csakd_geo.sensors import get_sensor
 from csakd_geo.spectral import SpectralAxis, gaussian_response
+from csakd_geo.train.land import join, turn
 
 FloatArray = NDArray[np.floating]
 BoolArray = NDArray[np.bool_]
+
+_TOUCHED = 0.02  # share of a turned pixel that may be masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,14 @@ class Variation:
         Largest shift of a band's centre against what its axis says, in nm.
     width_change : float
         Largest change of a band's width against what its axis says, as a share.
-    coarser, vnir : float
-        Share of observations of the same land with pixels twice as large; of those that end at 1000 nm.
+    vnir : float
+        Share of observations that end at 1000 nm.
+    turned : float
+        Share of observations of land that is turned by any angle, with pixels up to `coarser` times as large.
+    coarser : float
+        At least 1.
+    joined : float
+        Share of observations of land that is laid over other land, where there is any.
     """
 
     ratios: tuple[int, ...] = (2, 3, 4, 4, 4, 5, 6)
@@ -62,14 +71,26 @@ class Variation:
     random_bands: tuple[int, int] = (1, 9)
     centre_shift: float = 0.0
     width_change: float = 0.0
-    coarser: float = 0.3
     vnir: float = 0.3
+    turned: float = 0.7
+    coarser: float = 1.7
+    joined: float = 0.65
+
+    @property
+    def plain(self) -> Variation:
+        """Observations of the land as it is."""
+        return replace(self, turned=0.0, joined=0.0)
 
 
 def vary(
-    truth: FloatArray, axis: SpectralAxis, ranges: Variation, rng: np.random.Generator
+    truth: FloatArray,
+    axis: SpectralAxis,
+    ranges: Variation,
+    rng: np.random.Generator,
+    *,
+    other: FloatArray | None = None,
 ) -> tuple[Pair, FloatArray]:
-    """A random observation of a cube: bands, ratio, PSF, position, noise, scale.
+    """A random observation of a cube: land, bands, ratio, PSF, position, noise.
 
     Parameters
     ----------
@@ -79,6 +100,8 @@ def vary(
         With wavelengths.
     ranges : Variation
     rng : numpy.random.Generator
+    other : ndarray (band, y, x), optional
+        Land in the same bands that may be laid over the first; what both cover is observed.
 
     Returns
     -------
@@ -87,14 +110,18 @@ def vary(
         Cropped to the ratio and otherwise as the pair saw it.
     """
     ratio = int(rng.choice(ranges.ratios))
-    if rng.random() < ranges.coarser:  # the same land from higher up
-        truth = _halve(truth)
+    truth, missing = _land(truth, ranges, rng)
+    if other is not None and rng.random() < ranges.joined:
+        height, width = np.minimum(truth.shape[1:], other.shape[1:])
+        over, gaps = _land(other[:, :height, :width], ranges, rng)
+        truth = join(truth[:, :height, :width], over, rng)
+        missing = missing[:height, :width] | gaps
     if rng.random() < ranges.vnir:  # a VNIR instrument
         keep = np.flatnonzero(axis.wavelength <= 1000)
         if len(keep) > 20:
             truth, axis = truth[keep], axis.take(keep)
     height, width = (n // ratio * ratio for n in truth.shape[1:])
-    truth, missing = _filled(np.ascontiguousarray(truth[:, :height, :width]))
+    truth, missing = np.ascontiguousarray(truth[:, :height, :width]), missing[:height, :width]
     reach = ratio * ranges.phase + ranges.misregistration
     psf = PSF(ratio, ratio * rng.uniform(*ranges.fwhm), *rng.uniform(-reach, reach, 2))
     msi_axis, srf = _bands(axis, ranges, rng)
@@ -110,6 +137,16 @@ def vary(
     return Pair((Block(hsi, msi, valid),), ratio, axis, msi_axis), truth
 
 
+def _land(cube: FloatArray, ranges: Variation, rng: np.random.Generator) -> tuple[FloatArray, BoolArray]:
+    """Land as it is or turned, without NaN, and where it had any, (y, x)."""
+    cube, missing = _filled(cube)
+    if rng.random() >= ranges.turned:
+        return cube, missing
+    # what is masked turns along as one more band
+    turned = turn(np.concatenate([cube, missing[None].astype(cube.dtype)]), rng, coarser=ranges.coarser)
+    return turned[:-1], np.asarray(turned[-1] > _TOUCHED)
+
+
 def _filled(cube: FloatArray) -> tuple[FloatArray, BoolArray]:
     """A cube without NaN, and where it had any, (y, x)."""
     missing = np.asarray(~np.isfinite(cube).all(0))
@@ -117,12 +154,6 @@ def _filled(cube: FloatArray) -> tuple[FloatArray, BoolArray]:
         median = np.median(cube[:, ~missing], axis=1).astype(cube.dtype)
         cube = np.where(missing, median[:, None, None], cube)
     return cube, missing
-
-
-def _halve(truth: FloatArray) -> FloatArray:
-    _, height, width = truth.shape
-    even = truth[:, : height // 2 * 2, : width // 2 * 2]
-    return np.asarray(even.reshape(len(truth), height // 2, 2, width // 2, 2).mean((2, 4)))
 
 
 def _bands(
