@@ -513,7 +513,7 @@ def test_masked_windows_are_not_learned_from(tmp_path: Path) -> None:
     variation = read_train_config(configure(tmp_path, tmp_path / "run")).augment.variation(
         read_train_config(configure(tmp_path, tmp_path / "run")).data
     )
-    archive = RasterArchive.open([str(path)], variation, window=72, least=24, uniform=False)
+    archive = RasterArchive.open([str(path)], variation.plain, window=72, least=24, uniform=False)
     pair, truth = archive.observe(np.random.default_rng(0))
     valid = pair.blocks[0].valid
     assert not valid[:4].any()
