@@ -61,7 +61,6 @@ def write_config(folder: Path, steps: int, seed: int) -> Path:
         "augment": {"snr_hsi": [34, 36], "snr_msi": [39, 41], "fwhm": [0.9, 1.15], "phase": 0.1},
         "steps": steps,
         "batch": 4,
-        "crop": 12,
         "accumulate": 1,
         "check_every": max(1, steps // 8),
         "ema": 0.99,
