@@ -8,8 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from csakd_geo._version import __version__
 from csakd_geo.choose import MIN_COMPARED, fitting_model, held_out, large_enough
+from csakd_geo.degrade import finer
 from csakd_geo.engine.scene import Scene
 from csakd_geo.methods import get_method
 from csakd_geo.methods.base import Method
@@ -27,8 +31,11 @@ if TYPE_CHECKING:
     from csakd_geo.train.distill import Outcome
     from csakd_geo.train.examples import Example
 
+BoolArray = NDArray[np.bool_]
+
 MINUTES = 3.0  # training that happens without being asked for
 RATE = 1e-3  # learning rate on one scene
+EXAMPLES = 32  # that are made of it
 RATIOS = (2, 10)
 
 
@@ -139,8 +146,8 @@ class Networks:
         from csakd_geo.train.distill import Settings, distil
 
         student, teacher, card = _networks(start, self.options.seed)
-        learn, held = split_examples(card, self.pair, self.response)
         wanted, seed = self.options.adapt_minutes, self.options.seed
+        learn, held = split_examples(card, self.pair, self.response, seed=seed)
         minutes = MINUTES if wanted is None else wanted
         settings = Settings(minutes=minutes, seed=seed, rate=RATE, signs=False)
         outcome = distil(
@@ -163,15 +170,29 @@ class Networks:
         return target
 
 
-def split_examples(card: ModelCard, pair: Pair, response: Response) -> tuple[list[Example], list[Example]]:
-    """Examples one level down: to learn from, and the held-out cells of the same windows."""
+def split_examples(
+    card: ModelCard, pair: Pair, response: Response, *, seed: int = 0
+) -> tuple[list[Example], list[Example]]:
+    """Examples one level down: land made of the pair's own to learn from, and cells of it as it is that are held out."""
     from csakd_geo.train.examples import wald_examples
+    from csakd_geo.train.own import own_examples
 
     examples = wald_examples(card, pair, response)
     masks = [held_out((e.usable.shape[0], e.usable.shape[1])) for e in examples]
-    learn = [replace(e, usable=e.usable & ~mask) for e, mask in zip(examples, masks, strict=True)]
     held = [replace(e, usable=e.usable & mask) for e, mask in zip(examples, masks, strict=True)]
-    return learn, held
+    kept = [
+        _uncovered(mask, pair.ratio, block.valid.shape)
+        for mask, block in zip(masks, pair.blocks, strict=True)
+    ]
+    return own_examples(card, pair, response, kept, count=EXAMPLES, seed=seed), held
+
+
+def _uncovered(mask: BoolArray, ratio: int, shape: tuple[int, ...]) -> BoolArray:
+    """HSI pixels of a block that no held-out cell covers; a margin that no whole cell covers is left out."""
+    inside = finer(~mask, ratio)
+    out = np.zeros(shape, bool)
+    out[: inside.shape[0], : inside.shape[1]] = inside
+    return out
 
 
 def _networks(start: Path | None, seed: int) -> tuple[DualTwoStream, DualTwoStream | None, ModelCard]:

@@ -11,9 +11,16 @@ import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
+from scipy.ndimage import gaussian_filter
 
-from csakd_geo.spectral import SpectralAxis
+from csakd_geo.degrade import PSF, degrade, observe
+from csakd_geo.pair import Block, Pair
+from csakd_geo.response import Response, estimate_response
+from csakd_geo.sensors import get_sensor
+from csakd_geo.spectral import SpectralAxis, gaussian_response
+from csakd_geo.train import own
 from csakd_geo.train.archive import RasterArchive
+from csakd_geo.train.examples import Example
 from csakd_geo.train.land import join, turn
 from csakd_geo.train.variation import Variation, vary
 
@@ -154,3 +161,71 @@ def test_only_rasters_of_the_same_bands_are_joined(tmp_path: Path) -> None:
     for seed in range(20):
         _, truth = plain.observe(np.random.default_rng(seed))
         assert np.ptp(truth) < 2
+
+
+def own_pair(side: int) -> Pair:
+    rng = np.random.default_rng(4)
+    maps = gaussian_filter(rng.random((5, 4 * side, 4 * side)), (0, 2, 2)).astype(np.float32)
+    truth = np.tensordot(rng.random((24, 5)).astype(np.float32), maps, 1)
+    bands = get_sensor("sentinel2-10m").axis
+    srf = gaussian_response(bands, AXIS)
+    hsi, msi = observe(truth, srf, psf=PSF.nominal(4), snr_hsi=40, snr_msi=40)
+    return Pair((Block(hsi, msi, np.ones(hsi.shape[1:], bool)),), 4, AXIS, bands)
+
+
+def own_lands(
+    monkeypatch: pytest.MonkeyPatch, pair: Pair, response: Response, kept: np.ndarray
+) -> list[tuple[Block, np.ndarray, np.ndarray]]:
+    """Observed land, its truth, and where it may be learned from."""
+    made: list[tuple[Block, np.ndarray]] = []
+
+    def look(card: object, lower: Pair, truths: tuple[np.ndarray, ...], _: Response) -> list[Example]:
+        made.append((lower.blocks[0], truths[0]))
+        empty = np.zeros((1, 1, 1), np.float32)
+        return [Example(empty, empty, None, empty, empty, empty, empty, 4, lower.blocks[0].valid)]
+
+    monkeypatch.setattr(own, "make_examples", look)
+    monkeypatch.setattr(own, "estimate_response", lambda *_, **__: response)
+    examples = own.own_examples(None, pair, response, [kept], count=12, seed=1)
+    return [(*one, example.usable) for one, example in zip(made, examples, strict=True)]
+
+
+def test_noise_that_averaging_takes_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = own_pair(60)
+    response = estimate_response(pair)
+    noise, misfit = np.linspace(0.01, 0.2, 24), np.array([0.1, 0.2, 0.3, 0.4])
+    response = replace(response, noise=noise, misfit=misfit)
+    lands = own_lands(monkeypatch, pair, response, np.ones((60, 60), bool))
+    found = np.concatenate([(b.hsi - degrade(t, response.psf)).reshape(24, -1) for b, t, _ in lands], axis=1)
+    averaged = np.prod([np.square(taps).sum() for taps in response.psf.taps()])
+    assert averaged < 0.1
+    np.testing.assert_allclose(found.std(1), noise * np.sqrt(1 - averaged), rtol=0.06)
+    assert lands[0][0].msi.shape == (4, 60, 60)
+    quiet = own_lands(
+        monkeypatch, pair, replace(response, noise=0 * noise, misfit=0 * misfit), np.ones((60, 60), bool)
+    )
+    rough = np.concatenate(
+        [(a.msi - b.msi).reshape(4, -1) for (a, _, _), (b, _, _) in zip(lands, quiet, strict=True)], axis=1
+    )
+    np.testing.assert_allclose(rough.std(1), 3**0.5 * misfit, rtol=0.03)
+
+
+def test_what_is_held_out_or_masked_is_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = own_pair(60)
+    response = estimate_response(pair)
+    block = pair.blocks[0]
+    kept = np.ones((60, 60), bool)
+    kept[:, :20] = False
+    hsi, valid = block.hsi.copy(), block.valid.copy()
+    hsi[:, :, :20] = 1e4  # held out
+    hsi[:, 50:] = -1e4  # masked
+    valid[50:] = False
+    marked = replace(pair, blocks=(Block(hsi, block.msi, valid),))
+    seen = []
+    for lower, truth, usable in own_lands(monkeypatch, marked, response, kept):
+        fine = usable.repeat(4, 0).repeat(4, 1)
+        assert np.abs(truth[:, fine]).max() < 450  # a fiftieth of 1e4, of each
+        assert truth[:, lower.valid.repeat(4, 0).repeat(4, 1)].min() > -450
+        assert not (usable & ~lower.valid).any()
+        seen.append(float(usable.mean()))
+    assert max(seen) > 0.2

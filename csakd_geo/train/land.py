@@ -11,12 +11,47 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, gaussian_filter
 
 FloatArray = NDArray[np.floating]
+#: A cube (band, y, x) without NaN, and where it was masked, (y, x).
+Land = tuple[FloatArray, NDArray[np.bool_]]
 
+_TOUCHED = 0.02  # share of a turned pixel that may be masked
 _BLUR = 0.425  # pixels: standard deviation of a Gaussian that is one pixel wide at half its height
 _PATCHES = 0.7  # share of joined land that lies in patches; the rest is mixed
 _SHARE = (0.2, 0.8)  # of the first land
 _SIZES = (3.0, 12.0)  # pixels: standard deviation of the field whose high and low parts are the patches
 _SOFT = 0.5  # pixels: of half of their edges
+
+
+def make_land(
+    one: Land, other: Land | None, rng: np.random.Generator, *, turned: float, coarser: float, joined: float
+) -> Land:
+    """Land as it is, or turned, or joined with other land, which may be turned too.
+
+    Parameters
+    ----------
+    one, other : (ndarray (band, y, x), ndarray (y, x) bool)
+        In the same bands; of two lands, what both cover is made.
+    rng : numpy.random.Generator
+    turned, joined : float
+        Shares of land.
+    coarser : float
+        See :func:`turn`.
+    """
+    cube, missing = _turned(one, rng, turned, coarser)
+    if other is None or rng.random() >= joined:
+        return cube, missing
+    both = np.s_[: min(cube.shape[1], other[0].shape[1]), : min(cube.shape[2], other[0].shape[2])]
+    over, gaps = _turned((other[0][:, *both], other[1][both]), rng, turned, coarser)
+    return join(cube[:, *both], over, rng), missing[both] | gaps
+
+
+def _turned(land: Land, rng: np.random.Generator, share: float, coarser: float) -> Land:
+    cube, missing = land
+    if rng.random() >= share:
+        return cube, missing
+    # what is masked turns along as one more band
+    found = turn(np.concatenate([cube, missing[None].astype(cube.dtype)]), rng, coarser=coarser)
+    return found[:-1], np.asarray(found[-1] > _TOUCHED)
 
 
 def turn(cube: FloatArray, rng: np.random.Generator, *, coarser: float) -> FloatArray:

@@ -11,12 +11,10 @@ from csakd_geo.degrade import PSF, degrade, observe
 from csakd_geo.pair import Block, Pair
 from csakd_geo.sensors import get_sensor
 from csakd_geo.spectral import SpectralAxis, gaussian_response
-from csakd_geo.train.land import join, turn
+from csakd_geo.train.land import make_land
 
 FloatArray = NDArray[np.floating]
 BoolArray = NDArray[np.bool_]
-
-_TOUCHED = 0.02  # share of a turned pixel that may be masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +108,14 @@ def vary(
         Cropped to the ratio and otherwise as the pair saw it.
     """
     ratio = int(rng.choice(ranges.ratios))
-    truth, missing = _land(truth, ranges, rng)
-    if other is not None and rng.random() < ranges.joined:
-        height, width = np.minimum(truth.shape[1:], other.shape[1:])
-        over, gaps = _land(other[:, :height, :width], ranges, rng)
-        truth = join(truth[:, :height, :width], over, rng)
-        missing = missing[:height, :width] | gaps
+    truth, missing = make_land(
+        _filled(truth),
+        None if other is None else _filled(other),
+        rng,
+        turned=ranges.turned,
+        coarser=ranges.coarser,
+        joined=ranges.joined,
+    )
     if rng.random() < ranges.vnir:  # a VNIR instrument
         keep = np.flatnonzero(axis.wavelength <= 1000)
         if len(keep) > 20:
@@ -135,16 +135,6 @@ def vary(
     )
     valid = degrade(missing[None].astype(np.float32), psf)[0] <= 0
     return Pair((Block(hsi, msi, valid),), ratio, axis, msi_axis), truth
-
-
-def _land(cube: FloatArray, ranges: Variation, rng: np.random.Generator) -> tuple[FloatArray, BoolArray]:
-    """Land as it is or turned, without NaN, and where it had any, (y, x)."""
-    cube, missing = _filled(cube)
-    if rng.random() >= ranges.turned:
-        return cube, missing
-    # what is masked turns along as one more band
-    turned = turn(np.concatenate([cube, missing[None].astype(cube.dtype)]), rng, coarser=ranges.coarser)
-    return turned[:-1], np.asarray(turned[-1] > _TOUCHED)
 
 
 def _filled(cube: FloatArray) -> tuple[FloatArray, BoolArray]:
