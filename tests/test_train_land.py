@@ -225,9 +225,8 @@ def test_what_is_held_out_or_masked_is_not_learned_from(monkeypatch: pytest.Monk
     for lower, truth, usable in own_lands(monkeypatch, marked, response, kept):
         fine = usable.repeat(4, 0).repeat(4, 1)
         assert np.abs(truth[:, fine]).max() < 450  # a fiftieth of 1e4, of each
-        assert (
-            truth[:, lower.valid.repeat(4, 0).repeat(4, 1)].min() > -1000
-        )  # ripples of the step between both
+        # a cubic spline goes a tenth of a step too far, and the step between both marks is 20000
+        assert truth[:, lower.valid.repeat(4, 0).repeat(4, 1)].min() > -2500
         assert not (usable & ~lower.valid).any()
         seen.append(float(usable.mean()))
     assert max(seen) > 0.2
