@@ -51,7 +51,7 @@ def _turned(land: Land, rng: np.random.Generator, share: float, coarser: float) 
         return cube, missing
     # what is masked turns along as one more band
     found = turn(np.concatenate([cube, missing[None].astype(cube.dtype)]), rng, coarser=coarser)
-    return found[:-1], np.asarray(found[-1] > _TOUCHED)
+    return found[:-1], np.asarray(np.abs(found[-1]) > _TOUCHED)
 
 
 def turn(cube: FloatArray, rng: np.random.Generator, *, coarser: float) -> FloatArray:

@@ -93,7 +93,7 @@ def own_examples(
             draw(), draw(), rng, turned=ranges.turned, coarser=ranges.coarser, joined=ranges.joined
         )
         truth = np.ascontiguousarray(cube[:bands])
-        gone = cube[-1] > _TOUCHED
+        gone = np.abs(cube[-1]) > _TOUCHED
         hsi, msi = (
             image + (sigma[:, None, None] * rng.standard_normal(image.shape)).astype(np.float32)
             for image, sigma in zip((degrade(truth, response.psf), cube[bands:-1]), lost, strict=True)
