@@ -36,6 +36,7 @@ BoolArray = NDArray[np.bool_]
 MINUTES = 3.0  # training that happens without being asked for
 RATE = 1e-3  # learning rate on one scene
 EXAMPLES = 32  # that are made of it
+EMA = 0.98
 RATIOS = (2, 10)
 
 
@@ -149,7 +150,7 @@ class Networks:
         wanted, seed = self.options.adapt_minutes, self.options.seed
         learn, held = split_examples(card, self.pair, self.response, seed=seed)
         minutes = MINUTES if wanted is None else wanted
-        settings = Settings(minutes=minutes, seed=seed, rate=RATE, signs=False)
+        settings = Settings(minutes=minutes, seed=seed, rate=RATE, ema=EMA, signs=False)
         outcome = distil(
             student,
             teacher,

@@ -22,6 +22,7 @@ from csakd_geo.response import estimate_response
 from csakd_geo.sensors import get_sensor
 from csakd_geo.spectral import SpectralAxis
 from csakd_geo.threads import one_blas_thread
+from csakd_geo.train import distill
 from csakd_geo.train.distill import Settings, distil
 from csakd_geo.train.examples import Example, expand, make_examples, wald_examples
 from csakd_geo.train.heldout import held_out_error
@@ -307,6 +308,30 @@ def test_a_seed_repeats_a_run_and_another_does_not() -> None:
     assert errors == again
     torch.testing.assert_close(weights, same, rtol=0, atol=0)
     assert other != errors
+
+
+def test_a_running_average_of_the_weights_is_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    decays: list[float] = []
+    follow = distill._follow
+
+    def watch(average: DualTwoStream, student: DualTwoStream, decay: float) -> None:
+        seen.append(student.last.weight.detach().clone())
+        decays.append(decay)
+        follow(average, student, decay)
+
+    monkeypatch.setattr(distill, "_follow", watch)
+    student = network()
+    expected = student.last.weight.detach().clone()
+    outcome = distil(student, None, examples(0), examples(0), quick(steps=20, ema=0.6))
+    assert decays[:3] == [pytest.approx(n / (n + 9)) for n in (1, 2, 3)]
+    assert decays[-1] == 0.6
+    best = min(range(len(outcome.history)), key=lambda k: outcome.history[k][1])
+    assert best > 0
+    for weight, decay in zip(seen[:best], decays, strict=False):
+        expected = decay * expected + (1 - decay) * weight
+    torch.testing.assert_close(student.last.weight.detach(), expected)
+    assert held_out_error(student, examples(0)) == pytest.approx(outcome.best, rel=1e-5)
 
 
 def test_the_clock_ends_a_run() -> None:

@@ -45,6 +45,9 @@ class Settings:
         Seconds between looks at the held-out examples; with ``steps`` it is a twentieth of them
         instead, so that a run does not depend on the machine's speed.
     seed : int
+    ema : float or None
+        Decay of a running average of the student's weights, which is then what is looked at and kept; it forgets faster
+        at first.
     signs : bool
         Turn the signs of the coefficients at random, so that no order of theirs is learned.
     weights : LossWeights
@@ -58,6 +61,7 @@ class Settings:
     crop: int = 16
     check_every: float = 20.0
     seed: int = 0
+    ema: float | None = None
     signs: bool = True
     weights: LossWeights = field(default_factory=LossWeights)
 
@@ -117,6 +121,7 @@ def distil(
         raise ModelError("Training needs examples to learn from and held-out examples; one of them is empty.")
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
+    shown = student if settings.ema is None else copy.deepcopy(student)
     steps = Steps(student, teacher, rate=settings.rate, weights=settings.weights)
     begun = last_look = time.monotonic()
     start = best = held_out_error(student, held)
@@ -135,10 +140,10 @@ def distil(
             due = step > 0 and step % max(1, settings.steps // 20) == 0
         if finished or due:
             last_look = now
-            error = held_out_error(student, held)
+            error = held_out_error(shown, held)
             history.append((now - begun, error))
             if error < best:
-                best, best_state = error, copy.deepcopy(student.state_dict())
+                best, best_state = error, copy.deepcopy(shown.state_dict())
             if progress is not None:
                 progress(min(share, 1.0), best)
         if finished:
@@ -150,6 +155,15 @@ def distil(
         ]
         steps.step(batches, factor=0.5 * (1 + float(np.cos(np.pi * share))))
         step += 1
+        if settings.ema is not None:
+            _follow(shown, student, min(settings.ema, step / (step + 9)))
     student.load_state_dict(best_state)
     student.eval()
     return Outcome(start, best, step, time.monotonic() - begun, tuple(history))
+
+
+def _follow(average: DualTwoStream, student: DualTwoStream, decay: float) -> None:
+    """One step of a running average of weights."""
+    with torch.no_grad():
+        for mean, weight in zip(average.parameters(), student.parameters(), strict=True):
+            mean.lerp_(weight, 1 - decay)
