@@ -30,9 +30,8 @@ BoolArray = NDArray[np.bool_]
 
 _TOUCHED = 0.02  # share of a pixel that may not be valid
 _WINDOW = 100  # HSI pixels per side of an example, at most
-_LOST = (
-    3**0.5
-)  # of the MSI's misfit at LR: at full resolution it is taken for twice as large (methods/estimates.py)
+# of the MSI's misfit at LR: at full resolution it is taken for twice as large (methods/estimates.py)
+_LOST = 3**0.5
 
 
 def own_examples(
