@@ -37,6 +37,7 @@ MINUTES = 3.0  # training that happens without being asked for
 RATE = 1e-3  # learning rate on one scene
 EXAMPLES = 32  # that are made of it
 EMA = 0.98
+TEACHER_FROM = 10.0  # minutes below which a teacher takes more time than it gives (benchmarks/adapt.py)
 RATIOS = (2, 10)
 
 
@@ -146,10 +147,10 @@ class Networks:
         from csakd_geo.models import save_model
         from csakd_geo.train.distill import Settings, distil
 
-        student, teacher, card = _networks(start, self.options.seed)
         wanted, seed = self.options.adapt_minutes, self.options.seed
-        learn, held = split_examples(card, self.pair, self.response, seed=seed)
         minutes = MINUTES if wanted is None else wanted
+        student, teacher, card = _networks(start, seed, taught=minutes >= TEACHER_FROM)
+        learn, held = split_examples(card, self.pair, self.response, seed=seed)
         settings = Settings(minutes=minutes, seed=seed, rate=RATE, ema=EMA, signs=False)
         outcome = distil(
             student,
@@ -196,8 +197,10 @@ def _uncovered(mask: BoolArray, ratio: int, shape: tuple[int, ...]) -> BoolArray
     return out
 
 
-def _networks(start: Path | None, seed: int) -> tuple[DualTwoStream, DualTwoStream | None, ModelCard]:
-    """A student to train with its card, and a teacher where it starts from nothing."""
+def _networks(
+    start: Path | None, seed: int, *, taught: bool
+) -> tuple[DualTwoStream, DualTwoStream | None, ModelCard]:
+    """A student to train with its card, and a teacher where it starts from nothing and is to be taught."""
     import torch
 
     from csakd_geo.models import DualTwoStream, ModelCard, NetworkConfig, Normalisation
@@ -217,4 +220,4 @@ def _networks(start: Path | None, seed: int) -> tuple[DualTwoStream, DualTwoStre
         normalisation=Normalisation(rule="subspace-std"),
         base=CoupledMAP.name,
     )
-    return DualTwoStream(student), DualTwoStream(teacher), card
+    return DualTwoStream(student), DualTwoStream(teacher) if taught else None, card
