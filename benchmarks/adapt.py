@@ -1,10 +1,12 @@
 """Does training on the pair itself pay? A large labelled-synthetic scene, adapted and compared.
 
     python benchmarks/adapt.py DATA [--minutes 2 5 15] [--side 1000]
+    python benchmarks/adapt.py DATA --scene sandiego_1 --ratio 2
 
 The scene is synthetic and named so: real EnMAP spectra (Potsdam) placed over real Sentinel-2 textures by their
 likeness in ten Sentinel-2 bands; the MSI then keeps only the four 10 m bands. Two Sentinel-2 crops of 600 x 600
 pixels lie side by side, and below them the same two in turn and upside down, so the scene is no larger than 1200.
+With ``--scene`` a real AVIRIS scene takes its place.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from pairs import read
+from pairs import load_scene, read
 from scipy.spatial import cKDTree
 
 from csakd_geo.adapt import Networks
@@ -82,14 +84,19 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, nargs="+", default=[3.0], help="each is a run of its own")
     parser.add_argument("--side", type=int, default=600)
     parser.add_argument("--ratio", type=int, default=4)
+    parser.add_argument("--scene", help="name of a file in DATA/aviris, without its suffix")
     parser.add_argument("--start", type=Path, help="model to start from; by default a student is distilled")
     args = parser.parse_args()
-    cube, axis = scene(args.data, args.side // args.ratio * args.ratio)
+    if args.scene:
+        cube, axis = load_scene(args.data / "aviris" / f"{args.scene}.tif")[:2]
+        cube = cube[:, *(slice(n // args.ratio * args.ratio) for n in cube.shape[1:])]
+    else:
+        cube, axis = scene(args.data, args.side // args.ratio * args.ratio)
     bands = get_sensor("sentinel2-10m").axis
     psf = PSF.nominal(args.ratio)
     hsi, msi = observe(cube, gaussian_response(bands, axis), psf=psf, snr_hsi=35, snr_msi=40)
     pair = Pair((Block(hsi, msi, np.ones(hsi.shape[1:], bool)),), args.ratio, axis, bands)
-    print(f"synthetic scene: HSI {hsi.shape}, MSI {msi.shape} (band, y, x)\n")
+    print(f"{args.scene or 'synthetic scene'}: HSI {hsi.shape}, MSI {msi.shape} (band, y, x)\n")
     print(
         "| method | PSNR dB | SAM deg | trained s | fit and apply s | training |\n|---|---:|---:|---:|---:|---|",
         flush=True,

@@ -511,6 +511,32 @@ def test_model_trained_anew_is_the_one_that_runs(
 
 
 @pytest.mark.usefixtures("no_models")
+def test_what_is_learned_below_is_trusted_in_part_and_taught_where_there_is_time(
+    large: made.Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from csakd_geo import adapt
+    from csakd_geo.draft import draft_job
+    from csakd_geo.job import prepare_job
+    from csakd_geo.options import make_options
+    from csakd_geo.train import distill
+
+    found: list[tuple[bool, torch.Tensor]] = []
+
+    def learn(student: Any, teacher: Any, *args: Any, **kwargs: Any) -> distill.Outcome:
+        found.append((teacher is not None, student.last.weight.detach().clone()))
+        return distill.Outcome(start=1.0, best=0.9, steps=1, seconds=0.1, history=())
+
+    monkeypatch.setattr(distill, "distil", learn)
+    keep = tmp_path / "kept.safetensors"
+    for minutes in (5, 15):
+        options = make_options({"method": "csakd", "adapt_minutes": minutes})
+        prepare_job(draft_job(large.hsi, large.msi, options), report=lambda *_: None, keep_model=keep)
+        kept = load_model(keep).network.last.weight
+        torch.testing.assert_close(kept.detach(), adapt.TRUST * found[-1][1])
+    assert [taught for taught, _ in found] == [False, True]
+
+
+@pytest.mark.usefixtures("no_models")
 def test_training_that_does_not_help_changes_nothing(
     large: made.Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

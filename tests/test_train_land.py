@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rasterio.transform import from_origin
 from scipy.ndimage import gaussian_filter
 
+from csakd_geo import adapt
 from csakd_geo.degrade import PSF, degrade, observe
 from csakd_geo.pair import Block, Pair
 from csakd_geo.response import Response, estimate_response
@@ -20,7 +21,7 @@ from csakd_geo.sensors import get_sensor
 from csakd_geo.spectral import SpectralAxis, gaussian_response
 from csakd_geo.train import own
 from csakd_geo.train.archive import RasterArchive
-from csakd_geo.train.examples import Example
+from csakd_geo.train.examples import Example, expand
 from csakd_geo.train.land import join, turn
 from csakd_geo.train.variation import Variation, vary
 
@@ -230,3 +231,45 @@ def test_what_is_held_out_or_masked_is_not_learned_from(monkeypatch: pytest.Monk
         assert not (usable & ~lower.valid).any()
         seen.append(float(usable.mean()))
     assert max(seen) > 0.2
+
+
+def test_what_is_judged_by_has_the_noise_too_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = own_pair(60)
+    response = estimate_response(pair)
+    noise, misfit = np.linspace(0.01, 0.2, 24), np.array([0.1, 0.2, 0.3, 0.4])
+    seen: list[Block] = []
+
+    def look(card: object, lower: Pair, truths: tuple[np.ndarray, ...], _: Response) -> list[Example]:
+        seen.append(lower.blocks[0])
+        np.testing.assert_array_equal(truths[0], pair.blocks[0].hsi)
+        return []
+
+    monkeypatch.setattr(own, "make_examples", look)
+    monkeypatch.setattr(own, "estimate_response", lambda *_, **__: response)
+    for strength in (0, 1):
+        own.whole_examples(
+            None, pair, replace(response, noise=strength * noise, misfit=strength * misfit), seed=2
+        )
+    quiet, noisy = seen
+    block = pair.blocks[0]
+    np.testing.assert_array_equal(quiet.hsi, degrade(block.hsi, response.psf))
+    np.testing.assert_array_equal(quiet.msi, degrade(block.msi, response.psf))
+    rough = (noisy.msi - quiet.msi).reshape(4, -1)
+    np.testing.assert_allclose(rough.std(1), 3**0.5 * misfit, rtol=0.05)
+    assert np.all((noisy.hsi - quiet.hsi).std((1, 2)) > 0.7 * noise)
+
+
+def test_balanced_bands_have_equal_errors_and_the_same_answers() -> None:
+    pair = own_pair(60)
+    response = estimate_response(pair)
+    _, _, card = adapt._networks(None, 0, taught=False)
+    (example,) = own.whole_examples(card, pair, response, seed=0)
+    even = own.balanced(example)
+    error = np.sqrt(np.square(expand(example, example.reference) - example.truth).mean((1, 2)))
+    assert error.max() > 1.5 * error.min()
+    found = np.sqrt(np.square(expand(even, even.reference) - even.truth).mean((1, 2)))
+    np.testing.assert_allclose(found, 1, rtol=1e-3)
+    answer = np.random.default_rng(0).standard_normal(example.reference.shape).astype(np.float32)
+    np.testing.assert_allclose(
+        expand(even, answer) * error[:, None, None], expand(example, answer), rtol=1e-3, atol=1e-4
+    )
