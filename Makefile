@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Arguments for pytest, for example: make test ARGS="-n 8 -m 'not slow'". Two processes with one thread each
-# are faster here than one with two. A test that ends its process is begun again in a new one, which ends some day.
+# are faster here than one with two. A test that ends its process is begun again in a new one, twice at most.
 ARGS ?= -n 2 --dist loadfile --max-worker-restart 2
 
 .DEFAULT_GOAL := help

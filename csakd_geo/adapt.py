@@ -37,9 +37,9 @@ MINUTES = 3.0  # training that happens without being asked for
 RATE = 1e-3  # learning rate on one scene
 EXAMPLES = 32  # that are made of it
 EMA = 0.98
-TEACHER_FROM = 10.0  # minutes below which a teacher takes more time than it gives (benchmarks/adapt.py)
+TEACHER_FROM = 10.0  # minutes below which a teacher takes more time than it gives
 RATIOS = (2, 10)
-# of what a network learned one level down to change: at full resolution there is less to change (benchmarks/adapt.py)
+# of what a network learned one level down to change: at full resolution the whole of it goes too far on most scenes
 TRUST = 0.6
 
 
@@ -153,9 +153,8 @@ class Networks:
         minutes = MINUTES if wanted is None else wanted
         student, teacher, card = _networks(start, seed, taught=minutes >= TEACHER_FROM)
         learn, held = split_examples(card, self.pair, self.response, seed=seed)
-        weights = (
-            LossWeights() if card.form == "bands" else LossWeights(sam=0.0, beba=0.0)
-        )  # bands are balanced
+        # what is balanced has no spectral angles and no energies
+        weights = LossWeights() if card.form == "bands" else LossWeights(sam=0.0, beba=0.0)
         settings = Settings(minutes=minutes, seed=seed, rate=RATE, ema=EMA, signs=False, weights=weights)
         outcome = distil(
             student,

@@ -272,10 +272,8 @@ def test_twenty_kills_change_nothing(pair: made.Pair, whole: np.ndarray, tmp_pat
         at_end = store.count() == 36 or draw.random() < 0.2
         goal = 36 if at_end else min(35, store.count() + draw.randint(0, 4))
         delay = draw.uniform(0, 0.4 if at_end else 0.01)
-        if (
-            in_a_row == 4
-        ):  # where finishing takes longer than the longest delay, no run would ever come through
-            goal = None
+        if in_a_row == 4:
+            goal = None  # where finishing takes longer than the longest delay, no run would ever come through
         process = context.Process(
             target=fuse_here, args=(str(pair.hsi), str(pair.msi), str(target), goal, delay)
         )

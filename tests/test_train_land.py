@@ -273,3 +273,17 @@ def test_balanced_bands_have_equal_errors_and_the_same_answers() -> None:
     np.testing.assert_allclose(
         expand(even, answer) * error[:, None, None], expand(example, answer), rtol=1e-3, atol=1e-4
     )
+
+
+def test_what_may_not_be_learned_from_weighs_no_band() -> None:
+    pair = own_pair(60)
+    _, _, card = adapt._networks(None, 0, taught=False)
+    (example,) = own.whole_examples(card, pair, estimate_response(pair), seed=0)
+    usable = example.usable.copy()
+    usable[:5] = False
+    truth = example.truth.copy()
+    truth[3, :20] = 1e4
+    marked = own.balanced(replace(example, usable=usable, truth=truth))
+    plain = own.balanced(replace(example, usable=usable))
+    np.testing.assert_array_equal(marked.weight, plain.weight)
+    assert not np.array_equal(plain.weight, own.balanced(example).weight)

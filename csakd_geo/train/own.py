@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from csakd_geo.degrade import degrade
+from csakd_geo.degrade import degrade, finer
 from csakd_geo.errors import SpectralError
 from csakd_geo.pair import Block, Pair, degrade_pair
 from csakd_geo.response import Response, estimate_response
@@ -147,11 +147,12 @@ def _noisy(
 def balanced(example: Example) -> Example:
     """The same with each band over the reference's error in it, so that a loss gives no band away for another.
 
-    Angles between such spectra are no spectral angles. A model of bands, whose answers are only scaled, learns as it is.
+    Only pixels that may be learned from tell that error. Angles between such spectra are no spectral angles. A model of bands, whose answers are only scaled, learns as it is.
     """
     if example.weight.ndim != 2:
         return example
-    error = np.sqrt(np.square(expand(example, example.reference) - example.truth).mean((1, 2)))
+    mask = finer(example.usable, example.ratio)
+    error = np.sqrt(np.square((expand(example, example.reference) - example.truth)[:, mask]).mean(1))
     per = (1 / np.maximum(error, max(_LEAST * float(np.median(error)), 1e-12))).astype(np.float32)
     bands = per[:, None, None]
     return replace(
