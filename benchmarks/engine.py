@@ -43,9 +43,9 @@ from scipy.ndimage import gaussian_filter
 
 from csakd_geo.degrade import PSF, degrade
 from csakd_geo.draft import draft_job
-from csakd_geo.engine.memory import kept_memory, share_arena
 from csakd_geo.engine.store import Store
 from csakd_geo.job import prepare_job
+from csakd_geo.memory import kept_memory, share_arena
 from csakd_geo.metrics import seam_energy
 from csakd_geo.options import make_options
 from csakd_geo.product import write_job

@@ -23,7 +23,7 @@ import time
 
 import torch
 
-from csakd_geo.engine.memory import kept_memory
+from csakd_geo.memory import kept_memory
 from csakd_geo.models.blocks import DenseBlock
 from csakd_geo.models.winograd import Winograd, available
 

@@ -521,7 +521,7 @@ def test_halo_of_a_method_that_is_known_to_need_three() -> None:
 FAULTS = """
 import resource, sys, threading
 import numpy as np
-from csakd_geo.engine.memory import kept_memory, share_arena
+from csakd_geo.memory import kept_memory, share_arena
 
 if sys.argv[1] == "shared":
     share_arena()
@@ -554,6 +554,33 @@ def test_threads_that_share_an_arena_take_the_memory_that_they_have_freed() -> N
         for name in ("shared", "own")
     )
     assert shared < own / 3
+
+
+ROOMY = """
+import resource, threading
+from concurrent.futures import ThreadPoolExecutor
+from csakd_geo.memory import kept_memory, roomy_thread
+
+def work():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        b"x" * 120_000_000
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+held = [ThreadPoolExecutor(1) for _ in range(5)]  # each with an arena of its own
+for pool in held:
+    pool.submit(work).result()
+with kept_memory():
+    print(held[-1].submit(work).result(), roomy_thread("network").submit(work).result())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_the_thread_of_networks_keeps_large_arrays_whatever_threads_there_are() -> None:
+    """120 MB ten times, counted in pages that the system had to clear: once, not for each array."""
+    out = subprocess.check_output([sys.executable, "-c", ROOMY], text=True, timeout=120)
+    other, roomy = (int(count) for count in out.split())
+    assert roomy < other / 4
 
 
 SLEEPING = """

@@ -26,6 +26,7 @@ ORDER = (
     "_version",
     "errors",
     "threads",
+    "memory",
     "spectral",
     "sensors",
     "grid",

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import click
 
 from csakd_geo._version import __version__
-from csakd_geo.engine.memory import share_arena
 from csakd_geo.errors import CsakdGeoError
+from csakd_geo.memory import share_arena
 
 if TYPE_CHECKING:
     from rich.console import Console

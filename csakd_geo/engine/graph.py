@@ -17,11 +17,11 @@ from dask.delayed import Delayed, delayed
 from numpy.typing import NDArray
 
 from csakd_geo.engine.kernel import fuse_supertile, output_window
-from csakd_geo.engine.memory import kept_memory
 from csakd_geo.engine.scene import Scene
 from csakd_geo.engine.store import Store
 from csakd_geo.errors import InputError
 from csakd_geo.io.encoding import Encoding
+from csakd_geo.memory import kept_memory
 from csakd_geo.methods.base import Fitted, Method
 from csakd_geo.spectral import SpectralAxis
 from csakd_geo.tiling import TilePlan, Window

@@ -18,8 +18,8 @@ from dask.delayed import Delayed
 from dask.system import CPU_COUNT
 
 from csakd_geo.engine.graph import Written
-from csakd_geo.engine.memory import kept_memory
 from csakd_geo.errors import InputError, OutputError
+from csakd_geo.memory import kept_memory
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess

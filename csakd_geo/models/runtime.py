@@ -11,7 +11,8 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ import platformdirs
 
 from .._version import __version__
 from ..errors import ModelError
+from ..memory import roomy_thread
 from .attention import AttentionSums
 from .fusers import CrossFuser
 
@@ -35,7 +37,7 @@ PACKAGES = {"torch": ("torch",), "onnxruntime": ("onnx", "onnxruntime"), "openvi
 COMPILED = "torch-compile"
 
 _Found = TypeVar("_Found")
-_networks = ThreadPoolExecutor(1, thread_name_prefix="network")  # its thread begins with the first tile
+_lock = Lock()
 
 
 def in_turn(run: Callable[[], _Found]) -> _Found:
@@ -44,7 +46,14 @@ def in_turn(run: Callable[[], _Found]) -> _Found:
     Convolutions in Winograd's form keep what they unfold for as long as their thread lives: 1 GB for a tile of 512
     pixels and 86 features, which a second thread would hold once more.
     """
-    return _networks.submit(_without_gradients, run).result()
+    with _lock:
+        thread = _network_thread()
+    return thread.submit(_without_gradients, run).result()
+
+
+@cache
+def _network_thread() -> ThreadPoolExecutor:
+    return roomy_thread("network")
 
 
 def _without_gradients(run: Callable[[], _Found]) -> _Found:

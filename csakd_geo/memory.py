@@ -7,6 +7,7 @@ import functools
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +16,8 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
 _INSIDE = {_TRIM_THRESHOLD: -1, _MMAP_MAX: 0, _ARENA_MAX: 1}
 _AFTER = {_TRIM_THRESHOLD: 64 << 20, _MMAP_THRESHOLD: 32 << 20, _MMAP_MAX: 65536, _ARENA_MAX: 0}
 _lock, _inside = threading.Lock(), 0
+_TRIES = 64  # threads that are begun for one whose memory comes from the first arena
+_PROBE = 1 << 16  # bytes: more than a thread keeps aside for itself, less than what is mapped by itself
 
 
 @contextmanager
@@ -48,6 +51,39 @@ def share_arena() -> None:
     """
     _AFTER[_ARENA_MAX] = 1
     _set({_ARENA_MAX: 1})
+
+
+def roomy_thread(name: str) -> ThreadPoolExecutor:
+    """One thread that keeps arrays of any size, where the C library is glibc and has it to give.
+
+    Only the first of glibc's arenas holds more than 64 MB in a piece; larger arrays of another are the system's
+    again as they are freed, and a network takes 1.4 times as long (``benchmarks/engine.py``). A thread gets the
+    next arena in turn as it begins, so threads are begun until one has the first.
+
+    Parameters
+    ----------
+    name : str
+        Prefix of the thread's name.
+    """
+    with kept_memory():
+        begun = [ThreadPoolExecutor(1, thread_name_prefix=name)]
+        while not begun[-1].submit(_in_first_arena).result() and len(begun) < _TRIES:
+            begun.append(ThreadPoolExecutor(1, thread_name_prefix=name))
+    for other in begun[:-1]:
+        other.shutdown()
+    return begun[-1]
+
+
+def _in_first_arena() -> bool:
+    """Whether this thread's memory lies below the program break, or nobody can say; see brk(2)."""
+    library = _libc()
+    if library is None:
+        return True
+    library.malloc.restype = library.sbrk.restype = ctypes.c_void_p
+    library.sbrk.argtypes, library.free.argtypes = [ctypes.c_ssize_t], [ctypes.c_void_p]
+    place = library.malloc(_PROBE)
+    library.free(place)
+    return place is not None and bool(place < library.sbrk(0))
 
 
 def _set(options: dict[int, int]) -> None:
