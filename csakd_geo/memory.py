@@ -57,8 +57,8 @@ def roomy_thread(name: str) -> ThreadPoolExecutor:
     """One thread that keeps arrays of any size, where the C library is glibc and has it to give.
 
     Only the first of glibc's arenas holds more than 64 MB in a piece; larger arrays of another are the system's
-    again as they are freed, and a network takes 1.4 times as long (``benchmarks/engine.py``). A thread gets the
-    next arena in turn as it begins, so threads are begun until one has the first.
+    again as they are freed, and their pages are cleared anew for the next tile. A thread gets an arena with its first
+    allocation, each in turn, so threads are begun until one has the first.
 
     Parameters
     ----------
