@@ -139,7 +139,7 @@ class Networks:
         Returns
         -------
         Path or None
-            The trained model; ``start`` where training did not help or the scene is too small.
+            The trained model; ``start`` where training did not help, or the scene is too small or too empty for it.
         """
         if not large_enough(self.pair):
             if start is None:
@@ -153,6 +153,9 @@ class Networks:
         minutes = MINUTES if wanted is None else wanted
         student, teacher, card = _networks(start, seed, taught=minutes >= TEACHER_FROM)
         learn, held = split_examples(card, self.pair, self.response, seed=seed)
+        if not learn or not any(example.usable.any() for example in held):
+            self.report("train", 1.0, "not possible: too few pixels are valid to learn from and to hold out")
+            return start
         # what is balanced has no spectral angles and no energies
         weights = LossWeights() if card.form == "bands" else LossWeights(sam=0.0, beba=0.0)
         settings = Settings(minutes=minutes, seed=seed, rate=RATE, ema=EMA, signs=False, weights=weights)

@@ -234,8 +234,8 @@ def _no_training(pair: Pair) -> str:
     """Why none was trained, and what to do."""
     if large_enough(pair):
         return (
-            "training is off (--adapt-minutes 0); give --model FILE, allow training, "
-            f"or use --method {CLASSICAL[0]}"
+            "training is off (--adapt-minutes 0), or too few pixels are valid for it; give --model FILE, allow "
+            f"training, or use --method {CLASSICAL[0]}"
         )
     return (
         f"it is under {MIN_COMPARED} x {MIN_COMPARED} HSI pixels, too small to train one; give --model FILE "

@@ -14,7 +14,9 @@ from rasterio.transform import from_origin
 from scipy.ndimage import gaussian_filter
 
 from csakd_geo import adapt
-from csakd_geo.degrade import PSF, degrade, observe
+from csakd_geo.choose import held_out
+from csakd_geo.degrade import PSF, degrade, finer, observe
+from csakd_geo.options import make_options
 from csakd_geo.pair import Block, Pair
 from csakd_geo.response import Response, estimate_response
 from csakd_geo.sensors import get_sensor
@@ -287,3 +289,20 @@ def test_what_may_not_be_learned_from_weighs_no_band() -> None:
     plain = own.balanced(replace(example, usable=usable))
     np.testing.assert_array_equal(marked.weight, plain.weight)
     assert not np.array_equal(plain.weight, own.balanced(example).weight)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_where_nothing_is_left_to_learn_from_or_to_hold_out_the_start_is_kept(held: bool) -> None:
+    """Valid are the held-out cells alone, or all but these."""
+    pair = own_pair(64)
+    mask = finer(held_out((16, 16)), 4)
+    block = replace(pair.blocks[0], valid=mask if held else ~mask)
+    pair = replace(pair, blocks=(block,))
+    said: list[str] = []
+    options = make_options({"method": "csakd", "adapt_minutes": 1})
+    networks = adapt.Networks(
+        pair, estimate_response(pair), options, "cpu", lambda stage, share, words: said.append(words), None
+    )
+    assert networks.train(None) is None
+    assert said == ["not possible: too few pixels are valid to learn from and to hold out"]
+    assert networks.trained is None
