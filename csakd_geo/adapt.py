@@ -153,7 +153,7 @@ class Networks:
         minutes = MINUTES if wanted is None else wanted
         student, teacher, card = _networks(start, seed, taught=minutes >= TEACHER_FROM)
         learn, held = split_examples(card, self.pair, self.response, seed=seed)
-        if not learn or not any(example.usable.any() for example in held):
+        if not learn or not held:
             self.report("train", 1.0, "not possible: too few pixels are valid to learn from and to hold out")
             return start
         # what is balanced has no spectral angles and no energies
@@ -184,18 +184,21 @@ class Networks:
 def split_examples(
     card: ModelCard, pair: Pair, response: Response, *, seed: int = 0
 ) -> tuple[list[Example], list[Example]]:
-    """Examples one level down: land made of the pair's own to learn from, and cells of it as it is that are held out."""
+    """Examples one level down: land made of the pair's own to learn from, and cells of it as it is that are held out.
+
+    Blocks without a valid pixel in such a cell tell nothing, and are left out of the latter.
+    """
     from csakd_geo.train.own import balanced, own_examples, whole_examples
 
     examples = whole_examples(card, pair, response, seed=seed)
     masks = [held_out((e.usable.shape[0], e.usable.shape[1])) for e in examples]
-    held = [replace(e, usable=e.usable & mask) for e, mask in zip(examples, masks, strict=True)]
+    apart = [replace(e, usable=e.usable & mask) for e, mask in zip(examples, masks, strict=True)]
     kept = [
         _uncovered(mask, pair.ratio, block.valid.shape)
         for mask, block in zip(masks, pair.blocks, strict=True)
     ]
     learn = own_examples(card, pair, response, kept, count=EXAMPLES, seed=seed)
-    return [balanced(example) for example in learn], held
+    return [balanced(example) for example in learn], [example for example in apart if example.usable.any()]
 
 
 def _uncovered(mask: BoolArray, ratio: int, shape: tuple[int, ...]) -> BoolArray:

@@ -306,3 +306,14 @@ def test_where_nothing_is_left_to_learn_from_or_to_hold_out_the_start_is_kept(he
     assert networks.train(None) is None
     assert said == ["not possible: too few pixels are valid to learn from and to hold out"]
     assert networks.trained is None
+
+
+def test_a_block_without_a_pixel_to_hold_out_does_not_end_the_training() -> None:
+    pair = own_pair(64)
+    block = pair.blocks[0]
+    empty = replace(block, valid=~finer(held_out((16, 16)), 4))
+    pair = replace(pair, blocks=(block, empty))
+    card = adapt._networks(None, 0, taught=False)[2]
+    learn, held = adapt.split_examples(card, pair, estimate_response(pair))
+    assert learn
+    assert [example.usable.any() for example in held] == [True]
