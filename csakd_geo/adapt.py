@@ -37,7 +37,7 @@ MINUTES = 3.0  # training that happens without being asked for
 RATE = 1e-3  # learning rate on one scene
 EXAMPLES = 32  # that are made of it
 EMA = 0.98
-TEACHER_FROM = 10.0  # minutes below which a teacher takes more time than it gives
+TEACHER_FROM = 120.0  # minutes; an hour with a teacher brought less than a quarter of one without
 RATIOS = (2, 10)
 # of what a network learned one level down to change: at full resolution the whole of it goes too far on most scenes
 TRUST = 0.6
