@@ -147,7 +147,8 @@ def _noisy(
 def balanced(example: Example) -> Example:
     """The same with each band over the reference's error in it, so that a loss gives no band away for another.
 
-    Only pixels that may be learned from tell that error. Angles between such spectra are no spectral angles. A model of bands, whose answers are only scaled, learns as it is.
+    Only pixels that may be learned from tell that error. Angles between such spectra are no spectral angles. A model of
+    bands, whose answers are only scaled, learns as it is.
     """
     if example.weight.ndim != 2:
         return example
