@@ -583,6 +583,32 @@ def test_the_thread_of_networks_keeps_large_arrays_whatever_threads_there_are() 
     assert roomy < other / 4
 
 
+IDLE = """
+import numpy as np
+from csakd_geo.memory import kept_memory
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+with kept_memory():
+    cube = np.ones(25_000_000)
+    before = resident()
+    del cube
+    for _ in range(16):
+        print(before - resident(), end=" ")
+        with kept_memory():
+            pass
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_what_lies_idle_is_handed_back_every_eighth_supertile() -> None:
+    out = subprocess.check_output([sys.executable, "-c", IDLE], text=True, timeout=120)
+    gone = [int(count) / 200e6 for count in out.split()]
+    assert max(gone[:8]) < 0.1 < 0.9 < min(gone[8:])
+
+
 SLEEPING = """
 import os, sys
 import csakd_geo.cli as cli

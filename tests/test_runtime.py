@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -291,6 +293,31 @@ def test_the_fastest_backend_is_taken_where_it_pays(
     for kept in (Path(str(backends.platformdirs.user_cache_path())) / "backends").iterdir():
         kept.write_text("junk")
     assert picked() == ("onnxruntime", "float32")
+
+
+def test_backends_that_were_only_timed_are_let_go(
+    pair: made.Pair, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("onnxruntime")
+    job = prepared(pair, model=str(models["cross"]), backend="torch")
+    begun: list[weakref.ref[Any]] = []
+
+    def open_and_note(*args: Any, **more: Any) -> Any:
+        runtime = open_runtime(*args, **more)
+        begun.append(weakref.ref(runtime))
+        gc.collect()
+        alive.append(sum(one() is not None for one in begun))
+        return runtime
+
+    alive: list[int] = []
+    CSAKD.release()
+    monkeypatch.setattr("csakd_geo.models.runtime.open_runtime", open_and_note)
+    monkeypatch.setattr(backends, "WORTH", 0.0)
+    _, timed = backends.pick_backend(job.choice.method, job.fitted, job.scene.sample(), job.plan)  # type: ignore[arg-type]
+    assert len(timed) == len(begun) > 1
+    gc.collect()
+    assert not any(one() for one in begun)
+    assert max(alive) == 1  # and none waited for another
 
 
 def test_a_backend_that_cannot_be_is_told(

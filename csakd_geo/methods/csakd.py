@@ -129,6 +129,11 @@ class CSAKD:
         """What runs the network, made once per process."""
         return _runtime(*_state(self.path), self.device, self.backend, self.precision, ratio)
 
+    @staticmethod
+    def release() -> None:
+        """Let go of what runs networks in this process; what is needed again is made again."""
+        _runtime.cache_clear()
+
 
 def attention_sums(fitted: Fitted) -> AttentionSums | None:
     """The scene's sums, where the network attends over it."""
