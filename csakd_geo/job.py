@@ -45,6 +45,7 @@ Report = Callable[[str, float, str], None]
 """Called with a stage, its share done (0 to 1) and a few words."""
 
 STACK = ("numpy", "scipy", "rasterio", "torch")  # whose versions decide the last bits
+_FEWEST = 16**2  # HSI pixels from which on PSF, response and noise are well estimated
 _MIN_EXPLAINED = 0.6  # share of the HSI's leading components below which a pair is suspect
 
 
@@ -108,6 +109,12 @@ def _prepare(draft: Draft, report: Report, keep_model: Path | None) -> Job:
     warnings = list(draft.warnings)
     if shift_note:
         warnings.append(shift_note)
+    shared = sum(int(block.valid.sum()) for block in pair.blocks)
+    if shared < _FEWEST:
+        warnings.append(
+            f"Only {shared} valid HSI pixel{'s are' if shared > 1 else ' is'} shared, and PSF, response and noise are "
+            f"estimated from them; take the result with care, or fuse a larger area ({_FEWEST} or more)."
+        )
     pair, response, aside = set_aside(pair, response, partial(_respond, draft, phase=response.confident))
     if aside > 0:
         warnings.append(

@@ -214,3 +214,4 @@ def test_a_tiny_pair_is_fused(side: int, made: Made, tmp_path: Path) -> None:
     assert got.cube.shape == (BANDS, side * RATIO, side * RATIO)
     assert np.isfinite(got.cube).all()
     assert got.error < 0.6
+    assert any(f"Only {side * side} valid HSI pixels are shared" in line for line in got.said)
