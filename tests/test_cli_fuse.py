@@ -69,7 +69,7 @@ def refused(result: Result, folder: Path, *words: str, code: int = 1, left: Sequ
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> made.Pair:
-    return made.make_pair(tmp_path_factory.mktemp("pair"), bands=12, height=64, width=48)
+    return made.make_pair(tmp_path_factory.mktemp("pair"), bands=12, height=64, width=72)
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_no_overlap_names_both_extents(pair: made.Pair, old: Path, tmp_path: Pat
         old.parent,
         "do not overlap",
         "x 900000 to 900640",
-        "x 500000 to 500480",
+        "x 500000 to 500720",
     )
     assert "y 5.79936e+06 to 5.8e+06" in text
 
@@ -125,7 +125,7 @@ def test_swapped_inputs(pair: made.Pair, old: Path) -> None:
 
 
 def test_hsi_not_coarser(pair: made.Pair, old: Path, tmp_path: Path) -> None:
-    truth, wavelength = made.make_truth(12, 64, 48)
+    truth, wavelength = made.make_truth(12, 64, 72)
     fine = made.write(tmp_path / "fine.tif", truth, wavelength=wavelength)
     refused(call(fine, pair.msi, "-o", old, "--overwrite"), old.parent, "2 times coarser")
 
@@ -580,7 +580,7 @@ def test_dry_run_says_what_it_takes_and_writes_nothing(pair: made.Pair, old: Pat
     result = call(pair.hsi, pair.msi, "-o", old, "--dry-run")
     assert result.exit_code == 0, result.stderr
     assert result.stdout == ""
-    for word in ("memory", "disk", "without training", "64 x 48 pixels", "12 bands", "Ratio"):
+    for word in ("memory", "disk", "without training", "64 x 72 pixels", "12 bands", "Ratio"):
         assert word in " ".join(result.stderr.split())
     assert sorted(p.name for p in old.parent.iterdir()) == before
 
