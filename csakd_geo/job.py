@@ -225,8 +225,8 @@ def register(draft: Draft) -> tuple[Draft, Pair, Response, str]:
     """Estimate PSF and shift; move the grid where a shift of 0.1 HSI pixel or more is believable."""
     options, scene = draft.options, draft.scene
     if options.shift != "auto":
-        grid, pair = scene.grid, scene.sample()
-        return draft, pair, estimate_response(pair, phase=False, centre=(grid.phase_y, grid.phase_x)), ""
+        pair = scene.sample()
+        return draft, pair, _respond(draft, pair, phase=False), ""
     found = find_shift(scene, least=1)
     grid = found.scene.grid
     shift = grid.shift_x, grid.shift_y
