@@ -35,7 +35,7 @@ def plain_errors(target: Path) -> Iterator[None]:
 
 
 def _is_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that caused it, says that space ran out; GDAL says it in words only."""
+    """Whether an error, or one that caused it, says that space ran out; GDAL and NumPy say it in words only."""
     words = (
         "no space left",
         "disk full",
@@ -44,6 +44,7 @@ def _is_full(error: BaseException | None) -> bool:
         "disk quota",
         "free disk space",
         "write error",
+        " requested and ",  # so many values requested and so many written: ndarray.tofile
     )
     while error is not None:
         if isinstance(error, OSError) and error.errno in (
